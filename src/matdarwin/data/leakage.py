@@ -1,0 +1,352 @@
+"""Who may train on what: the split by key over all tasks of one quantity, and the proof that it holds.
+
+The rule (docs: design, rule 4): in fold i a model loses every training, validation, calibration and auxiliary
+row whose key is in the fold-i test set of any scored task of the same quantity in its list, its own task
+included. Test rows are never touched. What remains is divided by key over the whole quantity.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from matdarwin.data import folds as folding
+from matdarwin.data.folds import Scheme, groups, order
+from matdarwin.data.readers import read
+from matdarwin.data.sources import DataError
+from matdarwin.tasks.schema import Example, Task
+
+LEAST_CALIBRATION = 30
+"""Fewest keys that a calibration is made of; a task that cannot spare them gets none and stays uncalibrated."""
+
+_LEAST_VALIDATION = 10
+
+Rows = dict[str, list[Example]]
+"""Examples by task id."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One division of the tasks' rows.
+
+    Attributes:
+        tasks: The tasks, in the order given.
+        targets: Ids of those that are scored here and have test, validation and calibration rows.
+        fold: The test fold, or None where everything may be used.
+        scheme: How folds were assigned.
+        seed: Seed of the draw of validation and calibration keys.
+        train: Rows to train on, merged: one a key (and condition).
+        validation: Rows to choose the best checkpoint by, merged.
+        calibration: Rows to calibrate intervals on, merged.
+        test: Rows to score, each as the file has it, in the file's order.
+        kept: Rows of each task that the rule left, before any was merged.
+        removed: Rows taken away, by `task: reason`.
+    """
+
+    tasks: tuple[Task, ...]
+    targets: tuple[str, ...]
+    fold: int | None
+    scheme: Scheme
+    seed: int
+    train: Rows
+    validation: Rows
+    calibration: Rows
+    test: Rows
+    kept: dict[str, int]
+    removed: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Test rows of one task that stand in the raw training rows of another (or its own), in one fold.
+
+    Attributes:
+        task: The task whose test rows are looked for.
+        train_task: The task in whose training rows they are looked for.
+        fold: The fold.
+        test_rows: Test rows of the fold.
+        test_keys: Different materials among them.
+        found: Test rows whose material the other trains on.
+    """
+
+    task: str
+    train_task: str
+    fold: int
+    test_rows: int
+    test_keys: int
+    found: int
+
+    @property
+    def share(self) -> float:
+        """Part of the test rows that is found, 0 to 1."""
+        return self.found / self.test_rows if self.test_rows else 0.0
+
+
+def targets(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks that are scored; in a list of auxiliary tasks alone, all of them."""
+    return [task for task in tasks if task.scored] or list(tasks)
+
+
+def assigned(tasks: Sequence[Task], scheme: Scheme = "official") -> Rows:
+    """All examples of each task, those of the tasks that are scored here with their folds."""
+    scored = {task.id for task in targets(tasks)}
+    rows = {task.id: read(task).examples for task in tasks}
+    for task in tasks:
+        if task.id in scored:  # auxiliary rows have no test fold, and may be too few to make any
+            leader = folding.leader(task, tasks) if scheme == "aligned" else None
+            rows[task.id] = folding.assign(read(task), scheme=scheme, leader=leader)
+    return rows
+
+
+def split(
+    tasks: Sequence[Task],
+    fold: int | None,
+    *,
+    seed: int = 0,
+    validation: float = 0.1,
+    calibration: float = 0.1,
+    minimum_calibration: int = 50,
+    limit: int | None = None,
+    folds: Scheme = "official",
+) -> Split:
+    """Divide the rows of several tasks so that no material crosses within a quantity.
+
+    Validation and calibration keys are drawn each by a number that depends on key and seed alone, so a key
+    falls into the same part whether its task is trained alone or with others (but for the few that fill up
+    a task to its minimum). Calibration takes at least `minimum_calibration` keys of each scored task, at most
+    a third of what it has; a task that could spare under 30 gives none. Auxiliary rows are drawn only along
+    with a scored task's key.
+
+    Args:
+        tasks: The tasks of the recipe.
+        fold: Test fold; None leaves no test and lets all rows be used.
+        seed: Seed of the draw.
+        validation: Share of the keys for validation, 0 for none.
+        calibration: Share of the keys for calibration, 0 for none.
+        minimum_calibration: Fewest calibration keys a task.
+        limit: Most training rows a task (a seeded sample), for demonstrations.
+        folds: Scheme of the folds.
+
+    Raises:
+        DataError: No such fold, shares that leave nothing to train on, or a task with no training row left.
+    """
+    if len({task.id for task in tasks}) != len(tasks) or not tasks:
+        raise DataError(f"a list of tasks needs one or more different tasks, got {[task.id for task in tasks]}")
+    if not (0 <= validation < 1 and 0 <= calibration < 1 and validation + calibration < 1):
+        raise DataError(
+            f"validation ({validation}) and calibration ({calibration}) must be shares from 0 that leave something to train on"
+        )
+    if limit is not None and limit < 1:
+        raise DataError(f"limit must be 1 or more, got {limit}")
+    scored = targets(tasks)
+    rows = {task.id: read(task).examples for task in tasks} if fold is None else assigned(tasks, folds)
+    test = _test(scored, rows, fold)
+    removed: Counter[str] = Counter()
+    pool = {task.id: _allowed(task, rows[task.id], scored, test, fold, removed) for task in tasks}
+    kept = {name: len(examples) for name, examples in pool.items()}
+    merged = {task.id: merge(task, pool[task.id], removed) for task in tasks}
+    parts: dict[str, Rows] = {name: {task.id: [] for task in tasks} for name in ("train", "validation", "calibration")}
+    for cluster in clusters(tasks):
+        names = {task.id for task in cluster}
+        examples = [example for task in cluster for example in merged[task.id]]
+        shares = (validation, calibration, minimum_calibration)
+        drawn = _draw(examples, [task.id for task in scored if task.id in names], seed, *shares)
+        for example, part in zip(examples, drawn, strict=True):
+            parts[part][example.task].append(example)
+    for task in tasks:
+        train = parts["train"][task.id]
+        if not train:
+            raise DataError(f"task {task.id}: no training row is left in fold {fold}; removed: {dict(removed)}")
+        if limit is not None and len(train) > limit:
+            removed[f"{task.id}: over the limit of {limit} training rows"] += len(train) - limit
+            parts["train"][task.id] = _sample(train, limit, seed)
+    return Split(
+        tasks=tuple(tasks),
+        targets=tuple(task.id for task in scored),
+        fold=fold,
+        scheme=folds,
+        seed=seed,
+        test=test,
+        kept=kept,
+        removed=dict(sorted(removed.items())),
+        **parts,
+    )
+
+
+def _test(scored: Sequence[Task], rows: Rows, fold: int | None) -> Rows:
+    if fold is None:
+        return {task.id: [] for task in scored}
+    test = {task.id: [example for example in rows[task.id] if example.fold == fold] for task in scored}
+    for task in scored:
+        if not test[task.id]:
+            known = sorted({example.fold for example in rows[task.id] if example.fold is not None})
+            raise DataError(f"task {task.id}: has no fold {fold}; choose from {', '.join(map(str, known))}")
+    return test
+
+
+def _keys(examples: Iterable[Example]) -> set[str]:
+    return {key for example in examples for key in example.material.keys}
+
+
+def _allowed(
+    task: Task, examples: Sequence[Example], scored: Sequence[Task], test: Rows, fold: int | None, removed: Counter[str]
+) -> list[Example]:
+    """The rows that may be learnt from: no test rows, and no row whose key is in a test set of its quantities."""
+    is_scored = any(other.id == task.id for other in scored)
+    forbidden = [("its own test fold", _keys(test[task.id]))] if is_scored else []
+    forbidden += [
+        (f"the test fold of {other.id}", _keys(test[other.id]))
+        for other in scored
+        if other.id != task.id and set(other.quantities) & set(task.quantities)
+    ]
+    allowed = []
+    for example in examples:
+        if is_scored and fold is not None and example.fold == fold:
+            continue
+        reason = next((name for name, keys in forbidden if not keys.isdisjoint(example.material.keys)), None)
+        if reason is None:
+            allowed.append(example)
+        else:
+            removed[f"{task.id}: key in {reason}"] += 1
+    return allowed
+
+
+def merge(task: Task, examples: Sequence[Example], removed: Counter[str] | None = None) -> list[Example]:
+    """One example a key and condition: the median of numbers, the majority of classes (ties are dropped).
+
+    Args:
+        task: Whose examples.
+        examples: The rows.
+        removed: Counter to which the merged and dropped rows are added, by `task: reason`.
+
+    Returns:
+        Merged examples in the order of the first row of each, `spread` set (regression: greatest minus least).
+    """
+    counts = removed if removed is not None else Counter()
+    together: dict[tuple[str, tuple[tuple[str, str | float], ...]], list[Example]] = defaultdict(list)
+    for example in examples:
+        together[example.material.key, tuple(sorted(example.conditions.items()))].append(example)
+    result = []
+    for rows in together.values():
+        first = rows[0]
+        if len(rows) == 1:
+            result.append(first)
+            continue
+        if task.kind == "regression":
+            values = [float(row.target) for row in rows if row.target is not None]
+            result.append(replace(first, target=statistics.median(values), spread=max(values) - min(values)))
+        else:
+            ranked = Counter(str(row.target) for row in rows).most_common()
+            if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
+                counts[f"{task.id}: classes of one key tie"] += len(rows)
+                continue
+            result.append(replace(first, target=ranked[0][0]))
+        counts[f"{task.id}: merged into another row of its key"] += len(rows) - 1
+    return result
+
+
+def clusters(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Tasks that share a quantity, directly or through others, put together; in the order given."""
+    found: list[list[Task]] = []
+    for task in tasks:
+        near = [cluster for cluster in found if any(set(task.quantities) & set(other.quantities) for other in cluster)]
+        found = [cluster for cluster in found if cluster not in near]
+        found.append([*itertools.chain.from_iterable(near), task])
+    place = {task.id: number for number, task in enumerate(tasks)}
+    return sorted(
+        (sorted(cluster, key=lambda task: place[task.id]) for cluster in found),
+        key=lambda cluster: place[cluster[0].id],
+    )
+
+
+def _draw(
+    examples: Sequence[Example], scored: Sequence[str], seed: int, validation: float, calibration: float, minimum: int
+) -> list[str]:
+    """The part that each example goes to; examples that share a key go together."""
+    together = groups(examples)
+    names = [min(examples[place].material.key for place in places) for places in together]
+    members = [{examples[place].task for place in places} for places in together]
+    sizes = {task: sum(task in inside for inside in members) for task in scored}
+    part = ["train"] * len(together)
+
+    def fill(name: str, share: float, least: dict[str, int]) -> None:
+        rank = {group: order(f"{name}|{seed}", names[group]) for group in range(len(together))}
+        free = [group for group in sorted(rank, key=rank.__getitem__) if part[group] == "train"]
+        for group in free:
+            if rank[group] < share and not members[group].isdisjoint(least):
+                part[group] = name
+        for task, count in least.items():
+            missing = count - sum(task in members[group] for group in range(len(together)) if part[group] == name)
+            more = [group for group in free if task in members[group] and part[group] == "train"]
+            for group in more[: max(missing, 0)]:
+                part[group] = name
+
+    if calibration > 0:
+        able = {task: size for task, size in sizes.items() if size // 3 >= LEAST_CALIBRATION}
+        fill("calibration", calibration, {task: min(minimum, size // 3) for task, size in able.items()})
+    if validation > 0:
+        # The draw is among the keys that calibration left, hence the larger share of fewer.
+        least = {task: min(_LEAST_VALIDATION, int(size * validation)) for task, size in sizes.items()}
+        fill("validation", validation / (1 - calibration), least)
+    result = ["train"] * len(examples)
+    for group, places in enumerate(together):
+        for place in places:
+            result[place] = part[group]
+    return result
+
+
+def _sample(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
+    """A seeded sample in the order of the examples; that of a smaller limit is part of that of a larger one."""
+    drawn = sorted(
+        range(len(examples)),
+        key=lambda place: order(f"limit|{seed}", f"{examples[place].material.key}|{examples[place].row}"),
+    )
+    return [examples[place] for place in sorted(drawn[:limit])]
+
+
+def check(done: Split) -> list[str]:
+    """Faults of a split: materials that stand in two parts of one quantity. An empty list is the proof that none does."""
+    faults = []
+    parts = {"train": done.train, "validation": done.validation, "calibration": done.calibration, "test": done.test}
+    for quantity in sorted({quantity for task in done.tasks for quantity in task.quantities}):
+        inside = [task.id for task in done.tasks if quantity in task.quantities]
+        keys = {
+            name: _keys(itertools.chain.from_iterable(rows.get(task, []) for task in inside))
+            for name, rows in parts.items()
+        }
+        for one, other in itertools.combinations(parts, 2):
+            if shared := sorted(keys[one] & keys[other]):
+                faults.append(
+                    f"{quantity}: {len(shared)} materials stand in {one} and in {other}, for example {shared[0]}"
+                )
+    return faults
+
+
+def leaks(tasks: Sequence[Task], fold: int, folds: Scheme = "official") -> list[Leak]:
+    """For each pair of tasks, how many test rows of the first the second would train on if nothing were removed.
+
+    A task's raw training rows in a fold are all rows outside it; those of an auxiliary task are all it has.
+    """
+    rows = assigned(tasks, folds)
+    scored = targets(tasks)
+    names = {task.id for task in scored}
+    training = {
+        task.id: _keys(example for example in rows[task.id] if task.id not in names or example.fold != fold)
+        for task in tasks
+    }
+    test = _test(scored, rows, fold)
+    return [
+        Leak(
+            task=task.id,
+            train_task=other.id,
+            fold=fold,
+            test_rows=len(test[task.id]),
+            test_keys=len({example.material.key for example in test[task.id]}),
+            found=sum(not training[other.id].isdisjoint(example.material.keys) for example in test[task.id]),
+        )
+        for task in scored
+        for other in tasks
+    ]

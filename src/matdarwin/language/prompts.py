@@ -1,0 +1,188 @@
+"""Examples to prompts: the only place where an example becomes text.
+
+Training, evaluation, command line, Python and HTTP all come here, so that a model is asked in use just as it
+was taught. A style lays the question out; a wording (declared by the task) puts it into words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+from matdarwin.language.answers import format_answer
+from matdarwin.materials.material import Material
+from matdarwin.tasks.schema import Example, Task
+
+Order = Literal["canonical", "source", "permuted"]
+
+_GIVEN = {"composition": "the given composition", "molecule": "the given molecule", "name": "the given material"}
+_PREAMBLE = (
+    "You are given a task about a property of a material, and after it the material that the task is about. "
+    "Write an answer that holds the value of the property and nothing else."
+)
+
+
+@dataclass(frozen=True)
+class Style:
+    """A layout of the question.
+
+    Attributes:
+        id: Name and version; stored in checkpoints and compared on load.
+        wording: Index of the wording that is used where none is asked for.
+    """
+
+    id: str
+    wording: int
+    _separate: bool
+
+    def render(self, task: Task, material: str, *, wording: int, conditions: str = "", evidence: str = "") -> str:
+        """Lay one question out as text; the answer follows it directly, with its own leading space."""
+        phrase = task.wordings[wording % len(task.wordings)]
+        phrase = phrase if "{conditions}" in phrase or not conditions else f"{{conditions}} {phrase}"
+        known = f" {evidence}" if evidence else ""
+        if not self._separate:
+            return " ".join(phrase.format(material=material, conditions=conditions).split()) + known + ":"
+        asked = " ".join(phrase.format(material=_GIVEN[task.representation], conditions=conditions).split())
+        return f"{_PREAMBLE}\n\n### Instruction:\n{asked}\n\n### Input:\n{material}{known}\n\n### Response:"
+
+
+STYLES = {
+    "compact": Style(id="compact-1", wording=0, _separate=False),
+    "alpaca": Style(id="alpaca-1", wording=1, _separate=True),
+}
+"""`compact`: few tokens, the material last. `alpaca`: the paper's layout with instruction, input and response."""
+
+
+def style(name: str) -> Style:
+    """The style of that name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name not in STYLES:
+        raise ValueError(f"{name!r} is no prompt style; choose from {', '.join(STYLES)}")
+    return STYLES[name]
+
+
+def wordings_hash(task: Task) -> str:
+    """Hash of a task's wordings and labels: what a checkpoint was taught to hear and say."""
+    text = json.dumps([task.wordings, task.labels, task.decimals, [c.name for c in task.conditions]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def material_text(material: Material, order: Order, rng: random.Random | None = None) -> str:
+    """The wording of a material with its elements in the order asked for.
+
+    Args:
+        material: The material.
+        order: `canonical`, `source`, or `permuted` (drawn from `rng`).
+        rng: Source of randomness for `permuted`.
+    """
+    if order == "canonical":
+        return material.text
+    parts = list(material.source_parts)
+    if order == "permuted":
+        if rng is None:
+            raise ValueError("a permuted order needs a random generator")
+        rng.shuffle(parts)
+    return " ".join(parts)
+
+
+def views(material: Material, count: int) -> list[str]:
+    """Up to `count` different element orders of one material, the canonical first; the same for the same material.
+
+    Averaging a model's answers over them removes the chance of one order. A material with fewer orders
+    (one element, a molecule) has fewer views.
+    """
+    texts = [material.text]
+    # The seed is the wording itself, so that an answer does not depend on its place in a batch.
+    rng = random.Random(material.text)
+    for _ in range(8 * count):
+        if len(texts) >= count:
+            break
+        text = material_text(material, "permuted", rng)
+        if text not in texts:
+            texts.append(text)
+    return texts
+
+
+def conditions_text(task: Task, conditions: dict[str, str | float]) -> str:
+    """The conditions in the task's order, as `at 300 K`.
+
+    Raises:
+        ValueError: A required condition is missing, or one is given that the task does not know.
+    """
+    known = [condition.name for condition in task.conditions]
+    for name in conditions:
+        if name not in known:
+            raise ValueError(f"{task.id} has no condition {name!r}; it has {', '.join(known) or 'none'}")
+    words = []
+    for condition in task.conditions:
+        value = conditions.get(condition.name)
+        if value is None:
+            if condition.required:
+                raise ValueError(f"{task.id} needs the condition {condition.name!r}{_in(condition.unit)}")
+            continue
+        # Not through %g, which would turn small numbers into exponents.
+        shown = f"{Decimal(repr(value)).normalize():f}" if isinstance(value, float) else str(value)
+        words.append(f"at {shown} {condition.unit}" if condition.unit else f"({condition.name} {shown})")
+    return " ".join(words)
+
+
+def _in(unit: str | None) -> str:
+    return f" (in {unit})" if unit else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One question as token ids: `prompt` [p], and `answer` [a] with its terminator (empty where unknown)."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+class Encoder:
+    """Text to tokens for one tokenizer. Prompt and answer are tokenised apart, so that no token spans both."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError("the tokenizer has no end-of-text token, so an answer could not be ended")
+        self._tokenizer = tokenizer
+        self.terminator: int = tokenizer.eos_token_id
+
+    def prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of prompts, with the tokenizer's own beginning token where it has one."""
+        return [list(ids) for ids in self._tokenizer(list(texts)).input_ids] if texts else []
+
+    def answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of answers, each closed by the terminator."""
+        ids = self._tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
+        return [[*row, self.terminator] for row in ids]
+
+    def examples(
+        self, task: Task, examples: Sequence[Example], *, style: Style, wordings: Sequence[int], order: Order, rng: random.Random
+    ) -> list[Encoded]:
+        """Encode examples for training; wording and element order are drawn anew from `rng` for each."""
+        prompts = []
+        for example in examples:
+            prompts.append(
+                style.render(
+                    task,
+                    material_text(example.material, order, rng),
+                    wording=wordings[0] if len(wordings) == 1 else rng.choice(list(wordings)),
+                    conditions=conditions_text(task, example.conditions),
+                    evidence=" ".join(example.evidence),
+                )
+            )
+        answers = []
+        for example in examples:
+            if example.target is None:
+                raise ValueError(f"row {example.row} of {task.id} has no target, so it cannot teach")
+            answers.append(format_answer(task, example.target))
+        pairs = zip(self.prompts(prompts), self.answers(answers), strict=True)
+        return [Encoded(tuple(prompt), tuple(answer)) for prompt, answer in pairs]

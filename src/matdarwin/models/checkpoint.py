@@ -1,0 +1,350 @@
+"""A checkpoint on disk: a folder of safetensors, JSON and tokenizer files, sealed by a manifest of hashes.
+
+It is written under a temporary name, synced, sealed and renamed, so that a reader sees a whole one or none.
+Nothing in it is ever run or unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from matdarwin.data import sources
+from matdarwin.language.answers import ANSWER_FORMAT
+from matdarwin.language.prompts import STYLES, wordings_hash
+from matdarwin.tasks.registry import nearest
+from matdarwin.tasks.schema import Task
+
+MANIFEST = "manifest.json"
+CARD = "card.json"
+CALIBRATION = "calibration.json"
+WEIGHTS = "weights"
+TOKENIZER = "tokenizer"
+FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be found, is not sealed, is damaged, or was taught otherwise than we ask."""
+
+
+class TaskCard(BaseModel):
+    """What a checkpoint knows of one of its tasks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: Task
+    wordings: str
+    """Hash of the wordings it was taught."""
+    counts: dict[str, int]
+    """Rows that taught, chose, calibrated, were tested and removed."""
+    elements: dict[str, int]
+    """Training materials by element symbol; empty for names."""
+    shares: dict[str, float]
+    """Training share of each label; empty for numbers."""
+    data_sha256: str
+    spread: float
+    """Median spread of the repeated measurements that were merged, in the task's unit; 0 where none were."""
+
+
+class Card(BaseModel):
+    """What a checkpoint says of itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    name: str
+    role: Literal["product", "benchmark"]
+    created: str
+    code: str
+    """Version of matdarwin that wrote it."""
+    recipe: dict[str, Any]
+    recipe_hash: str
+    base: dict[str, str]
+    """Name and weights' sha256 of the base model."""
+    method: Literal["full", "lora"]
+    style: str
+    """Id of the prompt style."""
+    answers: str
+    """Id of the answer format."""
+    fold: int | None
+    tasks: dict[str, TaskCard]
+    training: dict[str, Any]
+    """Steps, seconds, tokens, the best epoch and its validation scores."""
+    machine: dict[str, Any]
+
+
+class Checkpoint:
+    """A sealed checkpoint, opened for reading.
+
+    Attributes:
+        folder: Where it lies.
+        card: What it says of itself.
+    """
+
+    def __init__(self, folder: Path, card: Card) -> None:
+        self.folder = folder
+        self.card = card
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self.folder.name
+
+    @classmethod
+    def open(cls, folder: Path, *, verify: bool = True) -> Checkpoint:
+        """Open a checkpoint, checking its seal and that it was taught to be asked as we ask.
+
+        Args:
+            folder: The checkpoint's folder.
+            verify: Also hash every file; otherwise only names and sizes are compared.
+
+        Raises:
+            CheckpointError: It is not there, not sealed, damaged, of another format, or taught another prompt.
+        """
+        manifest = folder / MANIFEST
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder} is no folder, so there is no checkpoint")
+        if not manifest.is_file():
+            raise CheckpointError(f"{folder} is not sealed: it has no {MANIFEST}; the run that wrote it did not finish, run it again")
+        try:
+            files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+            for name, entry in files.items():
+                _check(folder, name, entry, verify=verify)
+            present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
+            if extra := sorted(present - set(files)):
+                raise CheckpointError(f"{folder}: {extra[0]} is not in the manifest; remove it or train again")
+            card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+        except (ValidationError, json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{folder} has a card or manifest that cannot be read: {error}") from error
+        _same_language(folder, card)
+        return cls(folder, card)
+
+    def calibration(self) -> dict[str, Any]:
+        """The stored calibrations by task, as JSON."""
+        path = self.folder / CALIBRATION
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+    def tokenizer(self) -> Any:
+        """Load the tokenizer."""
+        from matdarwin.models.base import load_tokenizer
+
+        return load_tokenizer(self.folder / TOKENIZER)
+
+    def model(self, dtype: Any) -> Any:
+        """Load the model in a torch dtype; low-rank updates are merged into their base.
+
+        Raises:
+            CheckpointError: The base of a low-rank checkpoint has other weights than it was trained on.
+        """
+        from matdarwin.models.base import find_base, load_model
+
+        if self.card.method == "full":
+            return load_model(self.folder / WEIGHTS, dtype=dtype)
+        import torch
+        from peft import PeftModel
+
+        base = find_base(self.card.base["name"])
+        if base.sha256 != self.card.base["sha256"]:
+            raise CheckpointError(
+                f"{self.folder} is an update of {self.card.base['name']} with sha256 {self.card.base['sha256'][:12]}…, "
+                f"but the base here has {base.sha256[:12]}…"
+            )
+        # Merged in fp32, then cast: merging in bf16 would round the update away.
+        model = PeftModel.from_pretrained(load_model(base.folder, dtype=torch.float32), str(self.folder / WEIGHTS))
+        return model.merge_and_unload().to(dtype)
+
+
+def checkpoints_folder() -> Path:
+    """Where checkpoints stand: `checkpoints` in the working folder, or in MATDARWIN_HOME."""
+    return sources.home() / "checkpoints"
+
+
+def list_checkpoints() -> list[tuple[str, Checkpoint | CheckpointError]]:
+    """All checkpoints, newest first, each opened without hashing, or the reason why it cannot be."""
+    root = checkpoints_folder()
+    found: list[tuple[str, Checkpoint | CheckpointError]] = []
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        try:
+            found.append((folder.name, Checkpoint.open(folder, verify=False)))
+        except CheckpointError as error:
+            found.append((folder.name, error))
+    return sorted(found, key=lambda item: item[1].card.created if isinstance(item[1], Checkpoint) else "", reverse=True)
+
+
+def find_checkpoint(name: str | None = None, tasks: list[str] | None = None) -> Checkpoint:
+    """The checkpoint of that name or folder; without one, the newest sealed product that knows the tasks.
+
+    Raises:
+        CheckpointError: There is none; the nearest names, or tasks of the same quantity, are named.
+    """
+    if name is not None:
+        for folder in (checkpoints_folder() / name, Path(name)):
+            if folder.is_dir():
+                checkpoint = Checkpoint.open(folder)
+                _knows(checkpoint, tasks or [])
+                return checkpoint
+        names = [n for n, _ in list_checkpoints()]
+        near = nearest(name, names)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none yet; make demo trains one'}"
+        raise CheckpointError(f"{name!r} is no checkpoint in {checkpoints_folder()}; {hint}")
+    products = [c for _, c in list_checkpoints() if isinstance(c, Checkpoint) and c.card.role == "product"]
+    for checkpoint in products:
+        if set(tasks or []) <= set(checkpoint.card.tasks):
+            return Checkpoint.open(checkpoint.folder)
+    if not products:
+        raise CheckpointError(
+            f"there is no sealed product checkpoint in {checkpoints_folder()}; train one with `darwin train RECIPE.yaml` or `make demo`"
+        )
+    known = {t: card.task for c in products for t, card in c.card.tasks.items()}
+    raise CheckpointError(_unknown(tasks or [], known))
+
+
+def _unknown(tasks: list[str], known: dict[str, Task]) -> str:
+    from matdarwin.tasks.registry import UnknownTaskError, load
+
+    missing = [t for t in tasks if t not in known] or tasks
+    name = missing[0]
+    if missing == tasks and all(t in known for t in tasks):
+        return f"no single checkpoint knows all of {', '.join(tasks)}; ask for them one by one"
+    try:
+        quantities = set(load(name).quantities)
+    except UnknownTaskError as error:
+        near = nearest(name, list(known))
+        if near:
+            return f"no checkpoint knows the task {name}; did you mean {near[0]}?"
+        return str(error)
+    kin = [t for t, task in known.items() if quantities & set(task.quantities)]
+    if kin:
+        return f"no checkpoint knows the task {name}; {kin[0]} is of the same quantity: use --task {kin[0]}"
+    return f"no checkpoint knows the task {name}; train one: darwin train recipes/product.yaml --set tasks=[{name}]"
+
+
+def _knows(checkpoint: Checkpoint, tasks: list[str]) -> None:
+    for task in tasks:
+        if task not in checkpoint.card.tasks:
+            known = {t: card.task for t, card in checkpoint.card.tasks.items()}
+            raise CheckpointError(
+                f"{_unknown([task], known)} ({checkpoint.name} knows {', '.join(known)})".replace("no checkpoint knows", f"{checkpoint.name} does not know")
+            )
+
+
+def write_checkpoint(name: str, card: Card, fill: Callable[[Path], None], *, calibration: dict[str, Any] | None = None) -> Checkpoint:
+    """Write and seal a checkpoint.
+
+    Args:
+        name: Name of its folder; one that stands there already is replaced once the new one is whole.
+        card: What it says of itself.
+        fill: Called with the temporary folder; saves weights and tokenizer into `weights` and `tokenizer`.
+        calibration: Calibrations by task, as JSON.
+
+    Raises:
+        CheckpointError: The disk is full or the folder cannot be written; nothing is left behind.
+    """
+    root = checkpoints_folder()
+    work = root / f".{name}.partial"
+    final = root / name
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        fill(work)
+        (work / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
+        if calibration is not None:
+            (work / CALIBRATION).write_text(json.dumps(calibration), encoding="utf-8")
+        _seal(work)
+        # A rename cannot replace a folder that holds files: the old one steps aside first, and is kept until
+        # the new one stands.
+        old = root / f".{name}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            final.rename(old)
+        work.rename(final)
+        _sync(root)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(work, ignore_errors=True)
+        raise CheckpointError(f"the checkpoint {name} could not be written to {root}: {error.strerror or error}; earlier ones are untouched") from error
+    return Checkpoint.open(final, verify=False)
+
+
+@contextmanager
+def hold(name: str) -> Iterator[None]:
+    """Hold a checkpoint's name against other runs; the lock goes with the process, however it ends.
+
+    Raises:
+        CheckpointError: Another run holds it; its process is named.
+    """
+    from filelock import FileLock, Timeout
+
+    root = checkpoints_folder()
+    root.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(str(root / f".{name}.lock")), root / f".{name}.holder"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.is_file() else "an unnamed process"
+        raise CheckpointError(f"{root / name} is held by another run ({who}); wait for it or stop it") from None
+    try:
+        holder.write_text(f"process {os.getpid()}", encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _seal(folder: Path) -> None:
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        _sync(path)
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"format": FORMAT, "files": files}, indent=1), encoding="utf-8")
+    _sync(manifest)
+    _sync(folder)
+
+
+def _check(folder: Path, name: str, entry: dict[str, Any], *, verify: bool) -> None:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise CheckpointError(f"{folder}: the manifest names {name!r}, which lies outside; do not use this checkpoint")
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is damaged: {name} is missing")
+    if path.stat().st_size != entry["size"]:
+        raise CheckpointError(f"{folder} is damaged: {name} has {path.stat().st_size} bytes instead of {entry['size']}")
+    if verify and _sha256(path) != entry["sha256"]:
+        raise CheckpointError(f"{folder} is damaged: {name} does not have the hash that it was sealed with")
+
+
+def _same_language(folder: Path, card: Card) -> None:
+    if card.format != FORMAT:
+        raise CheckpointError(f"{folder} has format {card.format}, this version reads {FORMAT}")
+    if card.answers != ANSWER_FORMAT:
+        raise CheckpointError(f"{folder} was taught the answer format {card.answers}, this version asks for {ANSWER_FORMAT}; train again")
+    if card.style not in {style.id for style in STYLES.values()}:
+        raise CheckpointError(f"{folder} was taught the prompt style {card.style}, which this version does not have; train again")
+    for name, entry in card.tasks.items():
+        if entry.wordings != wordings_hash(entry.task):
+            raise CheckpointError(f"{folder}: the wordings of {name} are not those that it was taught; train again")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

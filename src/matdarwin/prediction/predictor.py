@@ -1,0 +1,247 @@
+"""The predictor: a checkpoint and materials to predictions. Training, evaluation and every door use this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from matdarwin.language import prompts
+from matdarwin.language.answers import grid
+from matdarwin.language.prompts import Encoder, Style
+from matdarwin.language.tree import AnswerTree
+from matdarwin.materials import parse
+from matdarwin.materials.material import Material, MaterialError
+from matdarwin.models.base import Dtype, device_and_dtype
+from matdarwin.models.checkpoint import Checkpoint, TaskCard
+from matdarwin.models.decoding import SURE_END, Decoder
+from matdarwin.models.distribution import AnswerDistribution, average
+from matdarwin.prediction.intervals import Calibration
+from matdarwin.prediction.prediction import Prediction
+from matdarwin.tasks.schema import Example, Task
+
+Progress = Callable[[int, int], None]
+"""Called with the number of rows done and of all rows."""
+
+_FEW = 3
+"""An element seen in fewer training materials than this is noted."""
+
+
+class Predictor:
+    """Asks one model.
+
+    Args:
+        model: The causal language model, on its device.
+        tokenizer: Its tokenizer.
+        tasks: What the model knows of each of its tasks.
+        style: Layout of the question it was taught.
+        name: Name that predictions carry.
+        calibrations: Calibration of each task's intervals.
+        views: Element orders to average an answer over.
+        batch_size: Prompts a batch.
+        prune: Greatest mass that may stay unexpanded in a row.
+        sure_end: See `Decoder`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        tasks: Mapping[str, TaskCard],
+        style: Style,
+        name: str,
+        calibrations: Mapping[str, Calibration] | None = None,
+        views: int = 1,
+        batch_size: int = 64,
+        prune: float = 0.01,
+        sure_end: float = SURE_END,
+    ) -> None:
+        self.tasks = dict(tasks)
+        self.name = name
+        self.views = views
+        self.batch_size = batch_size
+        self.calibrations = dict(calibrations or {})
+        self._encoder = Encoder(tokenizer)
+        self._decoder = Decoder(model, prune=prune, sure_end=sure_end)
+        self._style = style
+        self._trees: dict[str, tuple[AnswerTree, Any]] = {}
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, *, dtype: Dtype = "auto", batch_size: int | None = None, views: int | None = None) -> Predictor:
+        """The predictor of a checkpoint.
+
+        Args:
+            checkpoint: A sealed checkpoint.
+            dtype: Number format; `auto` is fp32, in which values do not depend on the batch.
+            batch_size: Prompts a batch; None: as its recipe has it.
+            views: Element orders to average over; None: as its recipe has it.
+        """
+        card = checkpoint.card
+        asked = card.recipe["predicting"]
+        device, number_format = device_and_dtype(dtype, training=False)
+        style = next(s for s in prompts.STYLES.values() if s.id == card.style)
+        return cls(
+            checkpoint.model(number_format).to(device),
+            checkpoint.tokenizer(),
+            tasks=card.tasks,
+            style=style,
+            name=checkpoint.name,
+            calibrations={task: Calibration.model_validate(c) for task, c in checkpoint.calibration().items()},
+            views=views or asked["views"],
+            batch_size=batch_size or asked["batch_size"],
+            prune=asked["prune"],
+        )
+
+    def prompt(self, task: Task, example: Example, *, wording: int | None = None) -> str:
+        """The question as the model reads it, in canonical element order."""
+        return self._render(task, example, example.material.text, wording)
+
+    def distributions(
+        self, task: Task, examples: Sequence[Example], *, wording: int | None = None, progress: Progress | None = None
+    ) -> list[AnswerDistribution | None]:
+        """The answer distribution of each example, averaged over the views; None where none could be read.
+
+        Prompts of like length share a batch; the results stand in the order of the examples.
+        """
+        tree, values = self._tree(task)
+        texts: list[str] = []
+        owner: list[int] = []
+        for number, example in enumerate(examples):
+            for view in prompts.views(example.material, self.views):
+                texts.append(self._render(task, example, view, wording))
+                owner.append(number)
+        ids = self._encoder.prompts(texts)
+        prefix = self._prefix(task, wording)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        found: list[list[AnswerDistribution]] = [[] for _ in examples]
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            answers = self._decoder.distributions([ids[i] for i in chosen], tree, values, task.labels, prefix=prefix)
+            for i, answer in zip(chosen, answers, strict=True):
+                if answer is not None:
+                    found[owner[i]].append(answer)
+            if progress:
+                progress(min(start + self.batch_size, len(order)) * len(examples) // len(order), len(examples))
+        return [average(views) if views else None for views in found]
+
+    def predict(
+        self,
+        materials: Sequence[object],
+        task: str,
+        *,
+        coverage: float = 0.9,
+        conditions: dict[str, str | float] | None = None,
+        progress: Progress | None = None,
+    ) -> list[Prediction]:
+        """Predict one property of each material; the same length and order as given.
+
+        Args:
+            materials: Texts, pymatgen compositions or structures, RDKit molecules.
+            task: Id of a task that the model knows.
+            coverage: Wanted share of true values inside the intervals.
+            conditions: Conditions of the question, such as the temperature.
+            progress: Called as batches are done.
+
+        Raises:
+            KeyError: The model does not know the task.
+            ValueError: `coverage` is not between 0 and 1, or a condition is missing or unknown.
+        """
+        if not 0 < coverage < 1:
+            raise ValueError(f"coverage lies between 0 and 1, such as 0.9; got {coverage}")
+        card = self.tasks[task]
+        prompts.conditions_text(card.task, conditions or {})
+        read: list[Material | MaterialError] = []
+        for given in materials:
+            try:
+                read.append(parse(given, card.task.representation))
+            except MaterialError as error:
+                read.append(error)
+        asked = [
+            Example(task=task, row=str(i), material=m, conditions=conditions or {}) for i, m in enumerate(read) if isinstance(m, Material)
+        ]
+        answers = iter(self.distributions(card.task, asked, progress=progress))
+        made = []
+        for given, material in zip(materials, read, strict=True):
+            shown = given if isinstance(given, str) else str(getattr(material, "given", given))
+            if isinstance(material, MaterialError):
+                made.append(self._blank(card.task, shown, None, "invalid", str(material)))
+            else:
+                made.append(self._prediction(card, shown, material, next(answers), coverage))
+        return made
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def _render(self, task: Task, example: Example, material: str, wording: int | None) -> str:
+        return self._style.render(
+            task,
+            material,
+            wording=self._style.wording if wording is None else wording,
+            conditions=prompts.conditions_text(task, example.conditions),
+            evidence=" ".join(example.evidence),
+        )
+
+    def _prefix(self, task: Task, wording: int | None) -> list[int]:
+        """Tokens that all prompts of the task begin with: what two quite different materials have in common."""
+        texts = [self._style.render(task, m, wording=self._style.wording if wording is None else wording) for m in ("Ag", "(x", "1,")]
+        first, *others = self._encoder.prompts(texts)
+        same = 0
+        while all(same < len(o) and same < len(first) and o[same] == first[same] for o in others):
+            same += 1
+        return first[:same]
+
+    def _tree(self, task: Task) -> tuple[AnswerTree, Any]:
+        if task.id not in self._trees:
+            values = np.array(grid(task) if task.kind == "regression" else [], dtype=np.float64)
+            self._trees[task.id] = AnswerTree.of_task(task, self._encoder), values
+        return self._trees[task.id]
+
+    def _blank(self, task: Task, given: str, material: str | None, status: str, reason: str) -> Prediction:
+        return Prediction(
+            input=given, material=material, task=task.id, value=None, unit=task.unit, lower=None, upper=None, coverage=None,
+            status=status, reason=reason, notes=(), model=self.name, distribution=None,
+        )  # fmt: skip
+
+    def _prediction(
+        self, card: TaskCard, given: str, material: Material, answer: AnswerDistribution | None, coverage: float
+    ) -> Prediction:
+        task = card.task
+        if answer is None:
+            return self._blank(task, given, material.text, "unread", "the model gave no probability to any answer of the task's format")
+        value: float | str
+        lower = upper = None
+        status = "ok"
+        reason = None
+        if task.kind == "classification":
+            shares = np.array([card.shares.get(label, 0.0) for label in task.labels])
+            balanced = task.metric == "balanced_accuracy" and bool((shares > 0).all())
+            value = answer.label(shares if balanced else None)
+        else:
+            value = answer.mean() if task.metric == "rmse" else answer.median()
+            calibration = self.calibrations.get(task.id)
+            interval = calibration.interval(answer, coverage, value=value) if calibration else None
+            if interval is None:
+                status, reason = "uncalibrated", "too few calibration materials for an interval that means what it says"
+            else:
+                lower, upper = interval
+        return Prediction(
+            input=given, material=material.text, task=task.id, value=value, unit=task.unit, lower=lower, upper=upper,
+            coverage=coverage if lower is not None else None, status=status, reason=reason,
+            notes=tuple(self._notes(card, material, answer)), model=self.name, distribution=answer,
+        )  # fmt: skip
+
+    @staticmethod
+    def _notes(card: TaskCard, material: Material, answer: AnswerDistribution) -> list[str]:
+        notes = []
+        unseen = [e for e in material.elements if not card.elements.get(e)]
+        few = [e for e in material.elements if 0 < card.elements.get(e, 0) < _FEW]
+        if unseen:
+            notes.append(f"outside what the model was trained on: never saw {', '.join(unseen)}")
+        if few:
+            notes.append(f"saw {', '.join(few)} in fewer than {_FEW} training materials")
+        if answer.outside > 0.05:
+            notes.append(f"{answer.outside:.0%} of the model's probability lay outside the answer format")
+        if card.task.kind == "regression" and card.spread > 0.1 * abs(answer.median()) + 10.0 ** -(card.task.decimals or 0):
+            notes.append(f"repeated measurements of one material spread by {card.spread:g} {card.task.unit or ''}".rstrip())
+        return notes

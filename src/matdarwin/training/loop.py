@@ -1,0 +1,189 @@
+"""The training loop: rows in, moved weights out. To be read from top to bottom.
+
+Loss is the cross-entropy of the answer and its terminator alone; only their positions reach the output layer.
+Batches hold rows of like length, so that little work goes into padding.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import DynamicCache
+
+from matdarwin.language.prompts import Encoded
+from matdarwin.training.recipe import Optimising
+
+_GROUP = 16
+"""Batches that are sorted by length together; more would leave too little chance in what stands beside what."""
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did: its number from 1, the loss a token, the rate, the gradient's norm, and tokens seen."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of like length.
+
+    Attributes:
+        prefix: Token ids that all rows begin with [p]; they are run once a batch.
+        ids: The rest of the rows, padded on the right [rows, length].
+        targets: What each position has to say next [rows, length]; -100 has no loss.
+        tokens: Number of real tokens, the prefix counted for every row.
+    """
+
+    prefix: Any
+    ids: Any
+    targets: Any
+    tokens: int
+
+
+def steps_of(rows: int, options: Optimising) -> tuple[int, int]:
+    """Number of epochs and of steps that a set of that many rows is trained for."""
+    each = math.ceil(rows / options.batch_size)
+    epochs = max(options.epochs, math.ceil(options.minimum_steps / each))
+    return epochs, epochs * each
+
+
+def learning_rate(step: int, total: int, options: Optimising) -> float:
+    """Learning rate of a step (from 0): linear warm-up, then half a cosine down to zero."""
+    warm = max(1, round(options.warmup * total))
+    if step < warm:
+        return options.learning_rate * (step + 1) / warm
+    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def batches(rows: Sequence[Encoded], size: int, rng: random.Random) -> list[list[Encoded]]:
+    """Shuffle rows into batches of like length, and shuffle the batches."""
+    order = list(rows)
+    rng.shuffle(order)
+    made: list[list[Encoded]] = []
+    for start in range(0, len(order), size * _GROUP):
+        # Stable, so that equal lengths keep their shuffled order.
+        group = sorted(order[start : start + size * _GROUP], key=lambda row: len(row.prompt) + len(row.answer))
+        made.extend(group[i : i + size] for i in range(0, len(group), size))
+    rng.shuffle(made)
+    return made
+
+
+def collate(rows: Sequence[Encoded], device: Any) -> Batch:
+    """Pad rows on the right, the prefix that they share taken off. Attention is causal: no token sees the padding."""
+    shared = _shared_prefix([row.prompt for row in rows])
+    # The terminator is only ever a target: nothing follows it, so it is not run.
+    length = max(len(row.prompt) + len(row.answer) for row in rows) - 1 - shared
+    ids = torch.zeros((len(rows), length), dtype=torch.long)
+    targets = torch.full((len(rows), length), -100, dtype=torch.long)
+    tokens = 0
+    for r, row in enumerate(rows):
+        whole = torch.tensor([*row.prompt[shared:], *row.answer[:-1]])
+        ids[r, : len(whole)] = whole
+        # The token at p is judged by what it says of p + 1.
+        start = len(row.prompt) - 1 - shared
+        targets[r, start : start + len(row.answer)] = torch.tensor(row.answer)
+        tokens += shared + len(whole)
+    prefix = torch.tensor(rows[0].prompt[:shared], dtype=torch.long)
+    return Batch(prefix.to(device), ids.to(device), targets.to(device), tokens)
+
+
+def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
+    """Number of tokens that all prompts begin with; the last token of a prompt is never shared, since it is judged."""
+    first, last = min(prompts), max(prompts)
+    longest = min(len(p) for p in prompts) - 1
+    same = 0
+    while same < longest and first[same] == last[same]:
+        same += 1
+    return same
+
+
+def answer_loss(model: Any, batch: Batch) -> Any:
+    """Mean cross-entropy over the answers' tokens, in nats; the output layer sees only these positions.
+
+    The shared prefix is run once, and its keys and values are lent to all rows; gradients flow back through it.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder = base.get_decoder()
+    if len(batch.prefix):
+        count, length = batch.ids.shape
+        before = len(batch.prefix)
+        prefix, cache = DynamicCache(), DynamicCache()
+        decoder(input_ids=batch.prefix[None], cache=prefix, use_cache=True)
+        for number, layer in enumerate(prefix.layers):
+            cache.update(layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1), number)
+        mask = torch.ones((length, before + length), dtype=torch.bool, device=batch.ids.device).tril(before)
+        positions = torch.arange(before, before + length, device=batch.ids.device)[None]
+        hidden = decoder(
+            input_ids=batch.ids,
+            position_ids=positions,
+            attention_mask=mask.expand(count, 1, -1, -1),
+            cache=cache,
+            use_cache=True,
+        ).last_hidden_state
+    else:
+        hidden = decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+    judged = batch.targets != -100
+    logits = base.get_output_embeddings()(hidden[judged]).float()
+    if softcap := getattr(base.config, "final_logit_softcapping", None):
+        logits = softcap * torch.tanh(logits / softcap)
+    return functional.cross_entropy(logits, batch.targets[judged])
+
+
+def optimise(
+    model: Any,
+    epochs: Sequence[Callable[[], list[list[Encoded]]]],
+    total: int,
+    options: Optimising,
+    *,
+    autocast: Any | None,
+) -> Iterator[Step | int]:
+    """Train, yielding each step, and the number of each epoch (from 1) once it is over.
+
+    Args:
+        model: The model, on its device, weights in fp32.
+        epochs: One function an epoch that makes its batches.
+        total: Number of steps in all.
+        options: The recipe's `optimising`.
+        autocast: torch dtype to compute in, or None for that of the weights.
+
+    Raises:
+        TrainingError: The loss is not a number.
+    """
+    device = next(model.parameters()).device
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True)
+    done = 0
+    for number, make in enumerate(epochs, start=1):
+        model.train()
+        for rows in make():
+            batch = collate(rows, device)
+            rate = learning_rate(done, total, options)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            with torch.autocast(device.type, autocast) if autocast is not None else nullcontext():
+                loss = answer_loss(model, batch)
+            if not torch.isfinite(loss):
+                raise TrainingError(f"the loss is {float(loss)} at step {done + 1}, epoch {number}; lower optimising.learning_rate")
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(weights, options.clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            done += 1
+            yield Step(done, float(loss.detach()), rate, float(norm), batch.tokens)
+        yield number

@@ -1,0 +1,204 @@
+"""What to train, on what, and how: a recipe, loaded from YAML. Each key is documented where it is declared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from matdarwin.tasks.registry import nearest
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used, with the key at fault."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lora(_Part):
+    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: int = Field(default=16, ge=1, description="Rank of the update of each matrix.")
+    alpha: float = Field(default=32.0, gt=0, description="Scale of the update; its effect is alpha / rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the update.")
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(default="all-linear", description="Matrices to adapt.")
+
+
+class Prompting(_Part):
+    """How questions are put while training."""
+
+    style: Literal["compact", "alpaca"] = Field(default="compact", description="Layout of the question.")
+    wordings: tuple[int, ...] = Field(default=(), description="Wordings to draw from, by index; empty: the style's own.")
+    order: Literal["canonical", "source", "permuted"] = Field(
+        default="permuted", description="Order of the elements; permuted: drawn anew for each row and epoch."
+    )
+
+
+class Splitting(_Part):
+    """Which rows teach, choose, calibrate and test."""
+
+    folds: Literal["official", "aligned", "seeded"] = Field(default="official", description="Whose test folds.")
+    validation: float = Field(default=0.1, ge=0, lt=0.5, description="Share of the training keys that choose the best epoch.")
+    calibration: float = Field(default=0.1, ge=0, lt=0.5, description="Share of the training keys that calibrate intervals.")
+    minimum_calibration: int = Field(default=50, ge=0, description="Fewest calibration keys a task, where it has enough rows.")
+    seed: int = Field(default=0, description="Seed of the drawing.")
+    limit: int | None = Field(default=None, ge=1, description="Most training rows a task; null: all.")
+    test_limit: int | None = Field(default=None, ge=1, description="Most test rows to score in a demonstration; null: all.")
+
+
+class Optimising(_Part):
+    """How weights are moved: AdamW (arXiv 1711.05101), linear warm-up, cosine to zero."""
+
+    learning_rate: float = Field(default=1.5e-4, gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.99), description="AdamW's decay rates.")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps with a rising rate.")
+    clip: float = Field(default=1.0, gt=0, description="Greatest norm of the gradient.")
+    batch_size: int = Field(default=32, ge=1, description="Rows a step.")
+    epochs: int = Field(default=6, ge=1, description="Passes over the training rows.")
+    embeddings: Literal["trained", "frozen"] = Field(
+        default="trained",
+        description="frozen: token embeddings and the output layer tied to them stay as they are; a fifth faster on a CPU.",
+    )
+    minimum_steps: int = Field(default=0, ge=0, description="Fewest steps; small sets are passed over more often to reach them.")
+
+
+class Predicting(_Part):
+    """How the finished model is asked; stored in its checkpoint."""
+
+    views: int = Field(default=1, ge=1, le=16, description="Element orders to average the answer over.")
+    batch_size: int = Field(default=64, ge=1, description="Prompts a batch.")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="Number format when scoring; auto: fp32.")
+    prune: float = Field(default=0.01, ge=0, le=0.01, description="Greatest mass that may stay unexpanded.")
+
+
+class Recipe(_Part):
+    """A whole recipe."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name of the recipe; checkpoints begin with it.")
+    description: str = Field(default="", description="One line for people.")
+    role: Literal["product", "benchmark"] = Field(
+        default="product", description="product: for prediction; benchmark: a fold model, for scores only."
+    )
+    tasks: tuple[str, ...] = Field(min_length=1, description="Ids of tasks, or paths of task files.")
+    fold: int | None = Field(default=None, ge=0, le=4, description="Test fold that is held out; null: nothing is held out.")
+    base: str = Field(default="smollm2-135m", description="Embedded base model, folder, or hub name.")
+    weights: Literal["pretrained", "random"] = Field(default="pretrained", description="random: fresh weights of the same shape.")
+    method: Literal["full", "lora"] = Field(default="full", description="full: all weights move; lora: low-rank updates.")
+    lora: Lora = Lora()
+    prompting: Prompting = Prompting()
+    split: Splitting = Splitting()
+    optimising: Optimising = Optimising()
+    predicting: Predicting = Predicting()
+    overrides: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Task id -> keys that differ where that task alone is trained."
+    )
+    dtype: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="Number format while training; weights stay fp32.")
+    seed: int = Field(default=0, description="Seed of row order, wordings, element orders and random weights.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks: {', '.join(self.tasks)} names one task twice")
+        if self.method == "lora" and self.weights == "random":
+            raise ValueError("method lora: low-rank updates of random weights learn nothing; choose method: full")
+        return self
+
+    def digest(self, **context: Any) -> str:
+        """Hash of all that shapes the result: the recipe without its words, and what the caller adds (data, base)."""
+        # What stands at its default is left out, so that a key added later does not make old results look new.
+        data = self.model_dump(mode="json", exclude={"description", "overrides"}, exclude_defaults=True)
+        return hashlib.sha256(json.dumps([data, context], sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(path: Path | str, settings: list[str] | None = None) -> Recipe:
+    """Load a recipe and apply `key=value` settings, dotted for nested keys.
+
+    A recipe that names a single task takes that task's `overrides`.
+
+    Raises:
+        RecipeError: No such file, broken YAML, an unknown key (the nearest known one is named), a wrong value.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise RecipeError(f"{file} is no recipe file")
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file} is not readable as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{file} holds no keys")
+    return build_recipe(data, settings, where=str(file))
+
+
+def build_recipe(data: dict[str, Any], settings: list[str] | None = None, *, where: str = "recipe") -> Recipe:
+    """Validate a recipe from a mapping; see `load_recipe`."""
+    changes = [_setting(text) for text in settings or []]
+    for keys, value in changes:
+        _put(data, keys, value)
+    recipe = _validated(data, where)
+    if len(recipe.tasks) == 1 and recipe.tasks[0] in recipe.overrides:
+        _merge(data, recipe.overrides[recipe.tasks[0]])
+        # What was asked for on the command line stands above what the file says of a task.
+        for keys, value in changes:
+            _put(data, keys, value)
+        recipe = _validated(data, f"{where}, overrides of {recipe.tasks[0]}")
+    return recipe
+
+
+def _validated(data: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: " + "; ".join(_line(problem) for problem in error.errors())) from error
+
+
+def _line(problem: Any) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        near = nearest(str(problem["loc"][-1]), _known(problem["loc"][:-1]))
+        return f"{path} is no key of a recipe" + (f"; did you mean {near[0]}?" if near else "")
+    if problem["type"] == "missing":
+        return f"{path} is missing"
+    return f"{path}: {problem['msg'].removeprefix('Value error, ')}" + (f", got {problem['input']!r}" if path else "")
+
+
+def _known(parents: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in parents:
+        field = model.model_fields.get(str(part)) if hasattr(model, "model_fields") else None
+        model = field.annotation if field else None
+    return list(model.model_fields) if hasattr(model, "model_fields") else []
+
+
+def _setting(text: str) -> tuple[list[str], Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise RecipeError(f"--set {text}: write key=value, such as optimising.epochs=3")
+    try:
+        return key.split("."), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {text}: {value!r} is not readable as YAML") from error
+
+
+def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = data.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {'.'.join(keys)}: {key} is a single value and has no keys below it")
+        data = inner
+    data[keys[-1]] = value
+
+
+def _merge(data: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(data.get(key), dict):
+            _merge(data[key], value)
+        else:
+            data[key] = value

@@ -1,0 +1,92 @@
+"""The task schema refuses what would make no sense later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from matdarwin.tasks.schema import Source, Task
+
+SHA = "0" * 64
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "id": "hardness",
+        "version": 1,
+        "kind": "regression",
+        "title": "Hardness",
+        "property": "hardness",
+        "quantities": ["hardness"],
+        "unit": "GPa",
+        "bounds": [0, 100],
+        "decimals": 1,
+        "representation": "composition",
+        "wordings": ["hardness of {material}"],
+        "metric": "mae",
+        "source": {"kind": "file", "name": "hardness.csv", "sha256": SHA},
+        "reader": {"material": "formula", "target": "hardness"},
+        "licence": "MIT",
+        "citation": "ours",
+        "description": "A task for tests.",
+    }
+    return {**given, **changes}
+
+
+def classes(**changes: Any) -> dict[str, Any]:
+    given = content(
+        kind="classification", labels=["yes", "no"], metric="accuracy", unit=None, bounds=None, decimals=None
+    )
+    return {**given, **changes}
+
+
+def test_a_whole_task_is_taken() -> None:
+    assert Task.model_validate(content()).bounds == (0.0, 100.0)
+    assert Task.model_validate(classes()).labels == ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (content(bounds=None), "needs bounds and decimals"),
+        (content(bounds=[5, 5]), "bounds must rise"),
+        (content(bounds=[0, 1e6], decimals=3), "narrow them"),
+        (content(labels=["a", "b"]), "labels belong to classification"),
+        (content(metric="accuracy"), "is for classification"),
+        (content(wordings=["hardness?"]), "lacks {material}"),
+        (content(folds="official"), "official folds need reader.fold"),
+        (content(leads=["colour"]), "not among its quantities"),
+        (content(id="Hard ness"), "pattern"),
+        (content(version=0), "greater than or equal"),
+        (content(decimal=1), "Extra inputs"),
+        (classes(labels=["yes"]), "two or more different labels"),
+        (classes(labels=["yes", "yes"]), "two or more different labels"),
+        (classes(positive="maybe"), "not among"),
+        (classes(metric="mae"), "is for regression"),
+    ],
+)
+def test_nonsense_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Task.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"kind": "wheel", "name": "w", "version": "1", "sha256": SHA}, "needs version and path"),
+        ({"kind": "github", "name": "a/b", "path": "c", "sha256": SHA}, "needs version and path"),
+        ({"kind": "mirror", "name": "a.csv", "sha256": SHA}, "needs the path in the mirror"),
+        ({"kind": "url", "name": "a", "sha256": "abc"}, "pattern"),
+    ],
+)
+def test_a_source_without_what_pins_it_is_refused(source: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Source.model_validate(source)
+
+
+def test_a_task_does_not_change_after_it_was_made() -> None:
+    task = Task.model_validate(content())
+    with pytest.raises(ValidationError, match=r"frozen"):
+        setattr(task, "decimals", 3)  # noqa: B010 (the plain form is a type error)
