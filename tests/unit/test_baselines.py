@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from matdarwin.evaluation import baselines
-from matdarwin.evaluation.baselines import featurise, fit_predict, weigh
+from matdarwin.evaluation import baselines, features
+from matdarwin.evaluation.baselines import fit_predict, weigh
+from matdarwin.evaluation.features import featurise
 from matdarwin.evaluation.metrics import balanced_accuracy, mae, roc_auc
 from matdarwin.materials.material import Kind, Material
 from matdarwin.tasks.schema import Example, Task
@@ -168,13 +169,13 @@ def test_gaps_of_magpie_are_filled_from_training_rows_and_counted() -> None:
 def test_features_are_computed_once_and_read_back_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = [material("Ga", "N"), material("Og"), material("Ga", "N")]
     calls: list[int] = []
-    true_magpie = baselines._magpie
+    true_magpie = features._magpie
 
     def counting(materials: list[Material]) -> Any:
         calls.append(len(materials))
         return true_magpie(materials)
 
-    monkeypatch.setattr(baselines, "_magpie", counting)
+    monkeypatch.setattr(features, "_magpie", counting)
     first = featurise(given, "magpie", cache=tmp_path)
     second = featurise(given, "magpie", cache=tmp_path)
     assert np.array_equal(first, second, equal_nan=True)

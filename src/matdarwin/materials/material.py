@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["composition", "molecule", "name"]
 
@@ -22,6 +22,14 @@ class MaterialError(ValueError):
         self.given = given
         self.token = token[:40]
         self.position = position
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only arguments do not survive the default pickling, and errors cross process borders.
+        return _rebuilt, (str(self), self.given, self.token, self.position)
+
+
+def _rebuilt(message: str, given: str, token: str, position: int | None) -> MaterialError:
+    return MaterialError(message, given=given, token=token, position=position)
 
 
 @dataclass(frozen=True, slots=True)

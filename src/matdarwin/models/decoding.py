@@ -22,7 +22,7 @@ from matdarwin.models.distribution import AnswerDistribution
 
 Floats = NDArray[np.float64]
 
-_PROBED_ENDS = 4
+_PROBED_ENDS = 2
 SURE_END = 0.999
 """Probability of the terminator from which on an end counts as sure."""
 
@@ -111,17 +111,17 @@ class Decoder:
         forced = [int(tree.tokens[node]) for node in tree.forced]
         width = max(map(len, prompts)) - len(shared)
         count = len(prompts)
-        ids = torch.zeros((count, width + len(forced)), dtype=torch.long)
-        positions = torch.zeros_like(ids)
+        ids = np.zeros((count, width + len(forced)), dtype=np.int64)
+        positions = np.zeros_like(ids)
         total = len(shared) + width + len(forced)
-        mask = torch.zeros((count, 1, width + len(forced), total), dtype=torch.bool)
-        causal = torch.tril(torch.ones((width + len(forced), width + len(forced)), dtype=torch.bool))
+        mask = np.zeros((count, 1, width + len(forced), total), dtype=np.bool_)
+        causal = np.tril(np.ones((width + len(forced), width + len(forced)), dtype=np.bool_))
         for r, prompt in enumerate(prompts):
             rest = [*prompt[len(shared) :], *forced]
             pad = width + len(forced) - len(rest)
             rows.append(_Row(index=r, length=len(prompt), pad=pad))
-            ids[r, pad:] = torch.tensor(rest)
-            positions[r, pad:] = torch.arange(len(shared), len(shared) + len(rest))
+            ids[r, pad:] = rest
+            positions[r, pad:] = np.arange(len(shared), len(shared) + len(rest))
             mask[r, 0, :, : len(shared)] = True
             mask[r, 0, :, len(shared) :] = causal
             mask[r, 0, :, len(shared) : len(shared) + pad] = False
@@ -129,15 +129,14 @@ class Decoder:
             for p in range(pad):
                 mask[r, 0, p, len(shared) + p] = True
         cache = self._prefix_cache(shared, count)
-        logits = self._forward(ids, positions, mask, cache, keep=1 + len(forced))
-        norms = torch.logsumexp(logits, dim=-1)
+        logits, norms = self._forward(ids, positions, mask, cache, keep=1 + len(forced))
         slots = tuple(range(len(forced)))
         for r, row in enumerate(rows):
             logp = 0.0
             for k, token in enumerate(forced):
                 logp += float(logits[r, k, token] - norms[r, k])
-            last = _Node(tree.forced[-1] if tree.forced else 0, logp, slots, row.length + len(forced) - 1)
-            self._open(row, [last], logits[r, -1:], norms[r, -1:], tree)
+            first = _Node(tree.forced[-1] if tree.forced else 0, logp, slots, row.length + len(forced) - 1)
+            self._open(row, [first], logits[r, -1:], norms[r, -1:], tree)
         return cache
 
     def _walk(self, cache: Any, rows: list[_Row], tree: AnswerTree, shared: int, longest: int, *, classes: bool) -> None:
@@ -157,21 +156,19 @@ class Decoder:
                     pending.append((_select(cache, part), [group[i] for i in part], slots))
                 continue
             width = int(counts.max())
-            ids = torch.zeros((len(group), width), dtype=torch.long)
-            positions = torch.zeros_like(ids)
-            mask = torch.zeros((len(group), 1, width, base + slots + width), dtype=torch.bool)
+            ids = np.zeros((len(group), width), dtype=np.int64)
+            positions = np.zeros_like(ids)
+            mask = np.zeros((len(group), 1, width, base + slots + width), dtype=np.bool_)
             for r, (row, nodes) in enumerate(zip(group, running, strict=True)):
                 mask[r, 0, :, :shared] = True
                 mask[r, 0, :, shared + row.pad : base] = True
                 for k, node in enumerate(nodes):
-                    ids[r, k] = int(tree.tokens[node.node])
+                    ids[r, k] = tree.tokens[node.node]
                     positions[r, k] = node.position
-                    for slot in node.path:
-                        mask[r, 0, k, base + slot] = True
-            own = torch.arange(width)
+                    mask[r, 0, k, [base + slot for slot in node.path]] = True
+            own = np.arange(width)
             mask[:, 0, own, base + slots + own] = True
-            logits = self._forward(ids, positions, mask, cache, keep=width)
-            norms = torch.logsumexp(logits, dim=-1)
+            logits, norms = self._forward(ids, positions, mask, cache, keep=width)
             for r, (row, nodes) in enumerate(zip(group, running, strict=True)):
                 if row.frontier:
                     run = [_Node(n.node, n.logp, (*n.path, slots + k), n.position) for k, n in enumerate(nodes)]
@@ -205,21 +202,23 @@ class Decoder:
 
     def _open(self, row: _Row, run: list[_Node], logits: Any, norms: Any, tree: AnswerTree) -> None:
         """Replace a row's frontier by the children of the nodes that were run, and prune it."""
+        parents = np.repeat(np.arange(len(run)), [len(tree.children[n.node]) for n in run])
+        children = np.concatenate([tree.children[n.node] for n in run])
+        tokens = np.concatenate([tree.child_tokens[n.node] for n in run])
+        scores = logits[parents, tokens].astype(np.float64) - norms[parents] + np.array([n.logp for n in run])[parents]
         found: list[_Node] = []
-        for k, parent in enumerate(run):
-            tokens = torch.from_numpy(tree.child_tokens[parent.node])
-            scores = (logits[k, tokens] - norms[k]).double().cpu().numpy() + parent.logp
-            for child, score in zip(tree.children[parent.node].tolist(), scores.tolist(), strict=True):
-                if (answer := int(tree.answer[child])) >= 0:
-                    row.leaves[answer] = score
-                else:
-                    found.append(_Node(child, score, parent.path, parent.position + 1))
+        for k, child, score in zip(parents.tolist(), children.tolist(), scores.tolist(), strict=True):
+            if (answer := int(tree.answer[child])) >= 0:
+                row.leaves[answer] = score
+            else:
+                found.append(_Node(child, score, run[k].path, run[k].position + 1))
         masses = np.exp([node.logp for node in found])
         order = np.argsort(masses, kind="stable")
-        # Half of what is left of the allowance at each level: branches dropped early save whole subtrees.
-        last = all(tree.ends[node.node] for node in found)
-        allowance = (self._prune - row.unexpanded) * (1.0 if last else 0.5)
-        dropped = int(np.searchsorted(np.cumsum(masses[order]), allowance, side="right"))
+        # Branches dropped early save whole subtrees, but some of the allowance must be left for the level where
+        # most branches are: the last but the ends. Ends are few to score, so that dropping them would save nothing.
+        last = all(tree.ends[tree.children[node.node][0]] for node in found)
+        share = 0.0 if any(tree.ends[node.node] for node in found) else 1.0 if last else 0.5
+        dropped = int(np.searchsorted(np.cumsum(masses[order]), (self._prune - row.unexpanded) * share, side="right"))
         row.unexpanded += float(masses[order[:dropped]].sum())
         kept = [found[i] for i in sorted(order[dropped:].tolist())]
         row.frontier = [node for node in kept if not tree.ends[node.node]]
@@ -227,17 +226,19 @@ class Decoder:
 
     # -- the model -----------------------------------------------------------------------------------------
 
-    def _forward(self, ids: Any, positions: Any, mask: Any, cache: Any, *, keep: int) -> Any:
+    def _forward(self, ids: Any, positions: Any, mask: Any, cache: Any, *, keep: int) -> tuple[Any, Any]:
+        """Logits of the last `keep` tokens [rows, keep, vocabulary] and the logarithm of their sums of exponentials."""
         device = self._model.device
         out = self._model(
-            input_ids=ids.to(device),
-            position_ids=positions.to(device),
-            attention_mask=mask.to(device),
+            input_ids=torch.from_numpy(ids).to(device),
+            position_ids=torch.from_numpy(positions).to(device),
+            attention_mask=torch.from_numpy(mask).to(device),
             cache=cache,
             use_cache=True,
             logits_to_keep=keep,
         )
-        return out.logits.float()
+        logits = out.logits.float()
+        return logits.cpu().numpy(), torch.logsumexp(logits, dim=-1).double().cpu().numpy()
 
     def _prefix_cache(self, shared: list[int], count: int) -> Any:
         cache = DynamicCache()

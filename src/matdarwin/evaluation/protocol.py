@@ -1,0 +1,207 @@
+"""Scores on test folds: train or reuse each fold's model, ask it, and put it beside its rivals of the same run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from matdarwin.data import leakage, sources
+from matdarwin.data.leakage import Split
+from matdarwin.evaluation import results
+from matdarwin.evaluation.baselines import fit_predict
+from matdarwin.evaluation.board import published
+from matdarwin.evaluation.metrics import FoldScore, score_classification, score_regression
+from matdarwin.evaluation.results import Answer, BoardResult, FoldResult
+from matdarwin.models.base import find_base
+from matdarwin.models.checkpoint import Checkpoint
+from matdarwin.models.distribution import AnswerDistribution
+from matdarwin.prediction.intervals import Calibration
+from matdarwin.prediction.predictor import Predictor
+from matdarwin.tasks import registry
+from matdarwin.tasks.schema import Example, Task
+from matdarwin.training.recipe import Recipe
+from matdarwin.training.run import Report, Silent, machine, recipe_hash, train
+
+COVERAGE = 0.9
+FOLDS = (0, 1, 2, 3, 4)
+
+
+class EvaluationError(RuntimeError):
+    """A score that would not be honest, or has nothing to be taken on."""
+
+
+def evaluate(
+    recipe: Recipe, *, folds: Sequence[int] | None = None, baselines: bool = True, report: Report | None = None, coverage: float = COVERAGE
+) -> list[BoardResult]:
+    """Score a recipe on test folds; a fold that is finished under the same recipe is read, never run twice.
+
+    Args:
+        recipe: The recipe; its own `fold` is overruled by `folds`.
+        folds: Test folds; None: all five.
+        baselines: Also fit the rivals, on every row that the model could use in any way.
+        report: Where progress is told.
+        coverage: Nominal coverage of the intervals.
+
+    Returns:
+        One result a task, each written to `results/board`.
+    """
+    report = report or Silent()
+    tasks = [registry.load(name) for name in recipe.tasks]
+    base = find_base(recipe.base)
+    made: dict[str, list[FoldResult]] = {}
+    for fold in folds if folds is not None else FOLDS:
+        one = recipe.model_copy(update={"fold": fold})
+        digest = recipe_hash(one, tasks, base)
+        scored = [task.id for task in leakage.targets(tasks)]
+        paths = {task: results.fold_path(task, recipe.name, fold, digest) for task in scored}
+        if all(path.is_file() for path in paths.values()):
+            report.say(f"fold {fold}: read from {', '.join(map(str, paths.values()))}")
+        else:
+            checkpoint = train(one, tasks=tasks, report=report)
+            for result in _score(checkpoint, one, tasks, baselines=baselines, report=report, coverage=coverage):
+                results.write(result, paths[result.task])
+        for task, path in paths.items():
+            made.setdefault(task, []).append(FoldResult.model_validate_json(path.read_text(encoding="utf-8")))
+    return [_board(next(t for t in tasks if t.id == task), found) for task, found in made.items()]
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint, *, task: str | None = None, baselines: bool = True, report: Report | None = None, coverage: float = COVERAGE
+) -> list[FoldResult]:
+    """Score one checkpoint on the test rows that its recipe held out.
+
+    Raises:
+        EvaluationError: Nothing was held out, or the checkpoint does not know the task.
+    """
+    recipe = Recipe.model_validate(checkpoint.card.recipe)
+    if recipe.fold is None:
+        raise EvaluationError(f"{checkpoint.name} was trained on all rows; nothing is held out to score it on. Train with --set fold=0")
+    if task is not None and task not in checkpoint.card.tasks:
+        raise EvaluationError(f"{checkpoint.name} does not know {task}; it knows {', '.join(checkpoint.card.tasks)}")
+    tasks = [card.task for card in checkpoint.card.tasks.values()]
+    found = _score(checkpoint, recipe, tasks, baselines=baselines, report=report or Silent(), coverage=coverage)
+    return [result for result in found if task in (None, result.task)]
+
+
+def _score(
+    checkpoint: Checkpoint, recipe: Recipe, tasks: Sequence[Task], *, baselines: bool, report: Report, coverage: float
+) -> list[FoldResult]:
+    split = split_of(recipe, tasks)
+    if problems := leakage.check(split):
+        raise EvaluationError("the split is not disjoint, so no score is taken: " + "; ".join(problems[:3]))
+    predictor = Predictor.of(checkpoint, dtype=recipe.predicting.dtype)
+    return [
+        score_task(checkpoint, predictor, recipe, next(t for t in tasks if t.id == name), split, baselines=baselines, report=report, coverage=coverage)
+        for name in split.targets
+    ]
+
+
+def split_of(recipe: Recipe, tasks: Sequence[Task]) -> Split:
+    """The division of rows that a recipe trains on."""
+    options = recipe.split
+    return leakage.split(
+        tasks, recipe.fold, seed=options.seed, validation=options.validation, calibration=options.calibration,
+        minimum_calibration=options.minimum_calibration, limit=options.limit, folds=options.folds,
+    )  # fmt: skip
+
+
+def score_task(
+    checkpoint: Checkpoint, predictor: Predictor, recipe: Recipe, task: Task, split: Split, *, baselines: bool, report: Report, coverage: float
+) -> FoldResult:
+    """Score one task's test rows, and its rivals on the same rows."""
+    test = split.test[task.id]
+    report.begin(f"scoring {task.id}, fold {recipe.fold}", len(test))
+    began = time.perf_counter()
+    answers = predictor.distributions(task, test, progress=lambda done, total: report.step(done, ""))
+    seconds = time.perf_counter() - began
+    calibration = predictor.calibrations.get(task.id)
+    usable = [*split.train[task.id], *split.validation[task.id], *split.calibration[task.id]]
+    scores = _ways(task, test, answers, calibration, checkpoint, usable, recipe.fold, coverage)
+    groups = {}
+    if task.kind == "regression" and "band gap" in task.quantities:
+        for name, chosen in (("metals", [e.target == 0 for e in test]), ("non_metals", [e.target != 0 for e in test])):
+            rows = [i for i, yes in enumerate(chosen) if yes]
+            if rows:
+                groups[name] = _ways(
+                    task, [test[i] for i in rows], [answers[i] for i in rows], calibration, checkpoint, usable, recipe.fold, coverage
+                )
+    rivals = fit_predict(task, usable, test, seed=recipe.seed, cache=sources.cache() / "features") if baselines else {}
+    assert recipe.fold is not None
+    return FoldResult(
+        task=task.id, strategy=recipe.name, fold=recipe.fold, seed=recipe.seed, folds=recipe.split.folds,
+        recipe=recipe.model_dump(mode="json"), recipe_hash=checkpoint.card.recipe_hash, data_sha256=task.source.sha256,
+        commit=results.commit(), checkpoint=checkpoint.name, counts=checkpoint.card.tasks[task.id].counts,
+        training=checkpoint.card.training,
+        predicting={
+            "views": predictor.views, "dtype": recipe.predicting.dtype, "batch_size": predictor.batch_size,
+            "seconds": round(seconds, 1), "rows_per_second": round(len(test) / seconds, 2),
+        },
+        coverage=coverage, scores=scores, groups=groups,
+        baselines={name: _rival(task, test, rival, usable, recipe.fold) for name, rival in rivals.items()},
+        baseline_seconds={name: round(rival.seconds, 2) for name, rival in rivals.items()},
+        answers=[_answer(task, e, a, calibration, coverage) for e, a in zip(test, answers, strict=True)],
+        machine=machine(),
+    )  # fmt: skip
+
+
+def _ways(
+    task: Task, test: Sequence[Example], answers: Sequence[AnswerDistribution | None], calibration: Calibration | None,
+    checkpoint: Checkpoint, usable: Sequence[Example], fold: int | None, coverage: float,
+) -> dict[str, FoldScore]:  # fmt: skip
+    """Scores by way of answering, the right one for the task's metric first."""
+    if task.kind == "classification":
+        shares = np.array([checkpoint.card.tasks[task.id].shares[label] for label in task.labels])
+        weighted = [a.label(shares) if a else None for a in answers]
+        plain = [a.label() if a else None for a in answers]
+        ways = {"weighted": weighted, "plain": plain}
+        if task.metric != "balanced_accuracy":
+            ways = {"plain": plain, "weighted": weighted}
+        targets = [str(e.target) for e in test]
+        probabilities = [dict(zip(a.labels, map(float, a.probabilities), strict=True)) if a else None for a in answers]
+        return {
+            name: score_classification(targets, labels, task.labels, positive=task.positive, probabilities=probabilities, fold=fold)
+            for name, labels in ways.items()
+        }
+    numbers = [float(e.target) for e in test if e.target is not None]
+    middle = float(np.median([float(e.target) for e in usable if e.target is not None]))
+    found: dict[str, FoldScore] = {}
+    for name in ("mean", "median", "mode") if task.metric == "rmse" else ("median", "mean", "mode"):
+        values = [getattr(a, name)() if a else None for a in answers]
+        intervals = [calibration.interval(a, coverage, value=v) if a and calibration else None for a, v in zip(answers, values, strict=True)]
+        found[name] = score_regression(numbers, values, training_median=middle, intervals=intervals, fold=fold)
+    return found
+
+
+def _rival(task: Task, test: Sequence[Example], rival: object, usable: Sequence[Example], fold: int | None) -> FoldScore:
+    from matdarwin.evaluation.baselines import BaselineResult
+
+    assert isinstance(rival, BaselineResult)
+    if task.kind == "classification":
+        return score_classification(
+            [str(e.target) for e in test], [str(p) for p in rival.predictions], task.labels, positive=task.positive,
+            probabilities=list(rival.probabilities) if rival.probabilities else None, fold=fold,
+        )  # fmt: skip
+    middle = float(np.median([float(e.target) for e in usable if e.target is not None]))
+    return score_regression(
+        [float(e.target) for e in test if e.target is not None], [float(p) for p in rival.predictions], training_median=middle, fold=fold
+    )
+
+
+def _answer(task: Task, example: Example, answer: AnswerDistribution | None, calibration: Calibration | None, coverage: float) -> Answer:
+    if answer is None:
+        return Answer(row=example.row)
+    mass = {"outside": round(answer.outside, 6), "unexpanded": round(answer.unexpanded, 6)}
+    if task.kind == "classification":
+        return Answer(row=example.row, probabilities={k: round(float(p), 6) for k, p in zip(answer.labels, answer.probabilities, strict=True)}, **mass)
+    interval = calibration.interval(answer, coverage) if calibration else None
+    lower, upper = interval or (None, None)
+    return Answer(row=example.row, median=answer.median(), mean=round(answer.mean(), 6), mode=answer.mode(), lower=lower, upper=upper, **mass)
+
+
+def _board(task: Task, found: list[FoldResult]) -> BoardResult:
+    board = [row for row in published(task, sources.mirror()) if row.folds == len(FOLDS)]
+    result = results.summarise(found, title=task.title, metric=task.metric, unit=task.unit, board=board)
+    results.write(result, result.path)
+    return result
