@@ -81,7 +81,7 @@ def tiny_base(folder: Path, *, seed: int = 0, digits_single: bool = True, scale:
 
 
 def tiny_rows(count: int = 150, *, kind: str = "regression", seed: int = 0) -> list[tuple[str, str]]:
-    """Formulas with a target that the anion decides: gap 3 with N or O, 0 otherwise (or metal and not metal).
+    """Formulas with a target that the anion decides: gap 3 with N, O or S, 0 otherwise (or not metal and metal).
 
     At most 540 different ones.
     """
@@ -92,7 +92,7 @@ def tiny_rows(count: int = 150, *, kind: str = "regression", seed: int = 0) -> l
     random.Random(seed).shuffle(formulas)
     rows = []
     for formula in formulas[:count]:
-        wide = formula.split()[1].rstrip("0123456789") in ("N", "O")
+        wide = formula.split()[1].rstrip("0123456789") in ("N", "O", "S")
         target = ("3.0" if wide else "0.0") if kind == "regression" else ("not metal" if wide else "metal")
         rows.append((formula, target))
     return rows

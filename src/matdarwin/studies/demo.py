@@ -7,7 +7,8 @@ import json
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from matdarwin.data import leakage, sources
 from matdarwin.data.leakage import Split
 from matdarwin.evaluation import baselines, results
+from matdarwin.evaluation.features import FEATURE_VERSION
 from matdarwin.evaluation.metrics import score_regression
 from matdarwin.evaluation.protocol import split_of
 from matdarwin.materials import parse
@@ -79,6 +81,8 @@ def run_demo(report: Report, *, folder: Path, recipe: Path = RECIPE, trees: int 
             folder cannot be written.
         RecipeError, DataError, BaseModelError, TrainingError, CheckpointError: As from training.
     """
+    from matdarwin.studies.report import page
+
     began, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     settings, task = _recipe(recipe)
     report.say(f"reading {task.id} ({task.licence})")
@@ -86,37 +90,38 @@ def run_demo(report: Report, *, folder: Path, recipe: Path = RECIPE, trees: int 
     checkpoint = train(settings, tasks=[task], report=report, split=split)
     reused = ["the checkpoint"] if checkpoint.card.created < started else []
     test = _test(task, split, settings)
-    try:
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        language = _language(checkpoint, settings, task, split, test, folder / "language.json", report, reused)
-        rivals = _rivals(settings, task, split, test, folder / "rivals.json", trees, report, reused)
-        result = DemoResult(
-            task=task.id, title=task.title, unit=task.unit, decimals=task.decimals or 0, citation=task.citation, licence=task.licence,
-            checkpoint=checkpoint.name, base=checkpoint.card.base["name"], recipe=checkpoint.card.recipe,
-            recipe_hash=checkpoint.card.recipe_hash, data_sha256=task.source.sha256,
-            rows={
-                "train": len(split.train[task.id]), "validation": len(split.validation[task.id]),
-                "calibration": len(split.calibration[task.id]), "test": len(test), "held out": len(leakage.merge(task, split.test[task.id])),
-            },
-            training=checkpoint.card.training, machine=checkpoint.card.machine, coverage=COVERAGE, language=language, rivals=rivals,
-            seconds=round(time.perf_counter() - began, 1), reused=reused,
-        )  # fmt: skip
+    language = _language(checkpoint, settings, task, split, test, folder / "language.json", report, reused)
+    rivals = _rivals(settings, task, split, test, folder / "rivals.json", trees, report, reused)
+    result = DemoResult(
+        task=task.id, title=task.title, unit=task.unit, decimals=task.decimals or 0, citation=task.citation, licence=task.licence,
+        checkpoint=checkpoint.name, base=checkpoint.card.base["name"], recipe=checkpoint.card.recipe,
+        recipe_hash=checkpoint.card.recipe_hash, data_sha256=task.source.sha256,
+        rows={
+            "train": len(split.train[task.id]), "validation": len(split.validation[task.id]),
+            "calibration": len(split.calibration[task.id]), "test": len(test), "held_out": len(leakage.merge(task, split.test[task.id])),
+        },
+        training=checkpoint.card.training, machine=checkpoint.card.machine, coverage=COVERAGE, language=language, rivals=rivals,
+        seconds=round(time.perf_counter() - began, 1), reused=reused,
+    )  # fmt: skip
+    path = folder / "report.html"
+    text = page(result)
+    with _writing(folder):
         results.write(result, folder / "result.json")
-        path = _write_page(result, folder)
-    except OSError as error:
-        raise DemoError(f"{folder} cannot be written: {error.strerror or error}; free some space or choose another folder") from error
+        part = path.with_suffix(".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
     report.say((f"reused {', '.join(reused)}; " if reused else "") + f"the report is {path}")
     return path
 
 
-def _write_page(result: DemoResult, folder: Path) -> Path:
-    from matdarwin.studies.report import page
-
-    path = folder / "report.html"
-    part = path.with_suffix(".part")
-    part.write_text(page(result), encoding="utf-8")
-    part.replace(path)
-    return path
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DemoError(f"{folder} cannot be written: {error.strerror or error}; free some space or choose another folder") from error
 
 
 def _recipe(file: Path) -> tuple[Recipe, Task]:
@@ -209,7 +214,8 @@ def _language(
         curve=curve,
         seconds=round(seconds, 1),
     )
-    results.write(part, path)
+    with _writing(path.parent):
+        results.write(part, path)
     return part
 
 
@@ -271,7 +277,7 @@ def _rivals(
 ) -> RivalsPart:
     """The classical models on the same test materials, fitted on every row that the language model could use."""
     usable = _usable(task, split)
-    key = _hash(FORMAT, baselines.FEATURE_VERSION, trees, recipe.seed, _rows(usable), _rows(test))
+    key = _hash(FORMAT, FEATURE_VERSION, trees, recipe.seed, _rows(usable), _rows(test))
     if (kept := _kept(path, RivalsPart, key)) is not None:
         reused.append("the rivals' answers")
         return kept
@@ -287,5 +293,6 @@ def _rivals(
         score = score_regression(_targets(test), answers, training_median=middle, fold=recipe.fold)
         rivals[name] = Rival(score=score, features=found.features, seconds=round(found.seconds, 2), answers=[round(a, 6) for a in answers])
     part = RivalsPart(key=key, rows=len(usable), rivals=rivals, seconds=round(time.perf_counter() - began, 1))
-    results.write(part, path)
+    with _writing(path.parent):
+        results.write(part, path)
     return part

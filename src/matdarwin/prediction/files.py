@@ -1,0 +1,465 @@
+"""Table files in, the same table out with the predictions beside it: same rows, same order, nothing lost or shifted.
+
+A file is looked through before anything is predicted, so that a fault in its last row does not cost an hour. Rows then
+go through in chunks, so that memory stays bounded, and the output gets its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import gzip
+import io
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from matdarwin.data.sources import DataError
+from matdarwin.data.tables import check_columns
+from matdarwin.materials.material import Kind
+from matdarwin.prediction.prediction import Prediction
+from matdarwin.tasks.schema import Task
+
+ADDED = ("value", "unit", "lower", "upper", "status", "reason")
+"""Columns that are added for each task. `reason` also holds the notes: what a reader of the value must know."""
+
+CHUNK = 1024
+"""Rows that are in memory at a time."""
+
+_COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "composition": ("composition", "formula", "material"),
+    "molecule": ("smiles", "molecule", "material"),
+    "name": ("name", "material"),
+}
+_PARQUET = (".parquet", ".pq")
+_MAX_FIELD = 10_000_000
+
+Cells = list[list[str]]
+Ask = Callable[[Sequence[str], str], list[Prediction]]
+"""Materials and a task's id to one prediction a material."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows: the material of each, and the rows as they were read (cells of text, or an Arrow record batch)."""
+
+    materials: list[str]
+    rows: Any
+
+
+class Table(Protocol):
+    """A table that has been looked through: its columns, its number of rows, and the rows in chunks."""
+
+    name: str
+    columns: list[str]
+    count: int
+
+    def chunks(self, column: str, size: int) -> Iterator[Chunk]:
+        """The rows in order, `size` at a time, the material taken from `column`."""
+        ...
+
+
+class ListTable:
+    """Materials from a list, as a table with the one column `input`."""
+
+    def __init__(self, materials: Sequence[str]) -> None:
+        self.name = "materials"
+        self.columns = ["input"]
+        self.count = len(materials)
+        self._materials = list(materials)
+
+    def chunks(self, column: str, size: int) -> Iterator[Chunk]:
+        """See `Table`."""
+        for start in range(0, self.count, size):
+            part = self._materials[start : start + size]
+            yield Chunk(part, [[material] for material in part])
+
+
+class CsvTable:
+    """A CSV file (UTF-8, commas; `.gz` too), looked through once for its faults.
+
+    Args:
+        path: The file.
+        name: What to call it in messages, where that is not its path (standard input).
+
+    Raises:
+        DataError: Not UTF-8, no header, a repeated column, a row with more or fewer cells than the header, no CSV.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        csv.field_size_limit(_MAX_FIELD)
+        self.path = path
+        self.name = name or str(path)
+        rows = self._rows()
+        header = next(rows, None)
+        if header is None:
+            raise DataError(f"{self.name}: the file is empty; a table begins with a line of column names")
+        self.columns = header[1]
+        _no_repeats(self.name, self.columns)
+        self._blank_is_row = len(self.columns) == 1
+        self.count = sum(1 for _ in self._records(rows))
+
+    def chunks(self, column: str, size: int) -> Iterator[Chunk]:
+        """See `Table`."""
+        place = self.columns.index(column)
+        rows = self._rows()
+        next(rows, None)
+        part: Cells = []
+        for cells in self._records(rows):
+            part.append(cells)
+            if len(part) == size:
+                yield Chunk([row[place] for row in part], part)
+                part = []
+        if part:
+            yield Chunk([row[place] for row in part], part)
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Line number and cells of each row, the header first."""
+        with self._open() as raw:
+            # newline="" keeps line breaks inside quoted cells as they are.
+            reader = csv.reader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""), strict=True)
+            try:
+                for cells in reader:
+                    yield reader.line_num, cells
+            except UnicodeDecodeError as error:
+                raise DataError(self._encoding()) from error
+            except csv.Error as error:
+                raise DataError(f"{self.name}: line {reader.line_num} is no CSV: {error}") from error
+            except (OSError, EOFError, zlib.error) as error:  # a damaged .gz
+                raise DataError(f"{self.name}: cannot be read: {error}") from error
+
+    def _records(self, rows: Iterator[tuple[int, list[str]]]) -> Iterator[list[str]]:
+        """The rows below the header.
+
+        An empty line is an empty cell where there is one column, and no row where there are more; at the end of the
+        file it is never one.
+        """
+        blank = 0
+        for number, (line, cells) in enumerate(rows, 1):
+            if not cells:
+                blank += 1
+                continue
+            if self._blank_is_row:
+                yield from ([""] for _ in range(blank))
+                blank = 0
+            if len(cells) != len(self.columns):
+                shown = ",".join(cells)
+                raise DataError(
+                    f"{self.name}: row {number - blank} (line {line}) has {len(cells)} cells, the header has {len(self.columns)}: "
+                    f"{shown if len(shown) <= 60 else shown[:59] + '…'!r}; put cells that hold commas into double quotes"
+                )
+            yield cells
+
+    def _open(self) -> BinaryIO:
+        try:
+            raw: Any = gzip.open(self.path, "rb") if self.path.suffix == ".gz" else self.path.open("rb")
+        except OSError as error:
+            raise DataError(f"{self.name}: cannot be read: {error.strerror or error}") from error
+        return raw  # type: ignore[no-any-return]
+
+    def _encoding(self) -> str:
+        """Where the first byte stands that is no UTF-8; the decoder itself knows only its place in a block."""
+        with self._open() as raw:
+            for number, line in enumerate(raw, 1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    return f"{self.name}: not UTF-8: byte 0x{line[error.start]:02x} in line {number}; save the table as UTF-8 and try again"
+        return f"{self.name}: not UTF-8: the last character is cut off; copy the file anew"
+
+
+class ParquetTable:
+    """A Parquet file; its columns keep their types.
+
+    Raises:
+        DataError: The file is no Parquet, or has a repeated column.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        self.name = name or str(path)
+        try:
+            self._file = pyarrow.parquet.ParquetFile(path)
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise DataError(f"{self.name}: cannot be read as Parquet: {error}") from error
+        self.schema = self._file.schema_arrow
+        self.columns = list(self.schema.names)
+        _no_repeats(self.name, self.columns)
+        self.count = int(self._file.metadata.num_rows)
+
+    def chunks(self, column: str, size: int) -> Iterator[Chunk]:
+        """See `Table`."""
+        for batch in self._file.iter_batches(batch_size=size):
+            cells = batch.column(batch.schema.get_field_index(column)).to_pylist()
+            yield Chunk(["" if cell is None else str(cell) for cell in cells], batch)
+
+
+@contextlib.contextmanager
+def open_table(path: Path | str) -> Iterator[Table]:
+    """Open a table file by its suffix; `-` is a CSV on standard input.
+
+    Raises:
+        DataError: No such file, a spreadsheet, or a fault that `CsvTable` and `ParquetTable` name.
+    """
+    if str(path) == "-":
+        with tempfile.TemporaryDirectory() as folder:
+            # Kept on disk, because it is read twice.
+            copy = Path(folder) / "table.csv"
+            with copy.open("wb") as stream:
+                shutil.copyfileobj(sys.stdin.buffer, stream)
+            yield CsvTable(copy, "standard input")
+        return
+    file = Path(path)
+    if file.is_dir() or not file.exists():
+        raise DataError(f"{file}: {'is a folder, not a table' if file.is_dir() else 'there is no such file; correct the path'}")
+    if file.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        raise DataError(f"{file}: a spreadsheet is not read; save the table as CSV (UTF-8) and try again")
+    yield ParquetTable(file) if file.suffix.lower() in _PARQUET else CsvTable(file)
+
+
+def choose_column(table: Table, column: str | None, kind: Kind) -> str:
+    """The column that holds the materials: the one named, the only one, or the one that is called as they are.
+
+    Raises:
+        DataError: It is not there, or none of the columns is clearly it; they are listed.
+    """
+    if column is not None:
+        check_columns(Path(table.name), table.columns, [column])
+        return column
+    if len(table.columns) == 1:
+        only = table.columns[0]
+        if ";" in only or "\t" in only:
+            raise DataError(f"{table.name}: cells seem to be split by semicolons or tabs; save the table with commas")
+        return only
+    for wanted in _COLUMNS[kind]:
+        found = [name for name in table.columns if name.strip().casefold() == wanted]
+        if len(found) == 1:
+            return found[0]
+    raise DataError(
+        f"{table.name}: which column holds the materials? Say --column; there are {', '.join(map(repr, table.columns[:20]))}"
+    )
+
+
+@dataclass
+class Summary:
+    """What became of the rows: how many, how many have a value for no or not every task, and how often each status."""
+
+    rows: int = 0
+    without_value: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    def add(self, predictions: Sequence[Prediction]) -> None:
+        """Count one row with its predictions, one a task."""
+        self.rows += 1
+        self.without_value += any(prediction.value is None for prediction in predictions)
+        self.statuses.update(prediction.status for prediction in predictions)
+
+
+def answered(
+    table: Table, column: str, tasks: Sequence[Task], ask: Ask, *, model: str, summary: Summary, size: int = CHUNK
+) -> Iterator[tuple[Chunk, list[list[Prediction]]]]:
+    """Predict a table chunk by chunk.
+
+    Args:
+        table: The table.
+        column: Its column with the materials.
+        tasks: The tasks.
+        ask: The predictor.
+        model: Name of the model, for rows that it is never asked about.
+        summary: Filled on the way.
+        size: Rows a chunk.
+
+    Yields:
+        Each chunk, and the predictions of each of its rows, one a task.
+    """
+    for chunk in table.chunks(column, size):
+        filled = [place for place, text in enumerate(chunk.materials) if text.strip()]
+        found: list[list[Prediction]] = [[] for _ in chunk.materials]
+        for task in tasks:
+            answers = dict(zip(filled, ask([chunk.materials[place] for place in filled], task.id), strict=True))
+            for place, text in enumerate(chunk.materials):
+                found[place].append(answers[place] if place in answers else _empty(text, task, model))
+        for predictions in found:
+            summary.add(predictions)
+        yield chunk, found
+
+
+def added_columns(columns: Sequence[str], tasks: Sequence[Task]) -> list[str]:
+    """Names of the added columns, by task: `value` …, or `value_TASK` … for several; `darwin_` before one that is taken."""
+    names: list[str] = []
+    for task in tasks:
+        for name in ADDED:
+            wanted = name if len(tasks) == 1 else f"{name}_{task.id}"
+            while wanted in columns or wanted in names:
+                wanted = f"darwin_{wanted}"
+            names.append(wanted)
+    return names
+
+
+class Sink(Protocol):
+    """Where answered chunks go."""
+
+    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
+        """Add the rows of a chunk with their predictions."""
+        ...
+
+
+class CsvSink:
+    """Writes answered rows as CSV."""
+
+    def __init__(self, stream: Any, table: Table, tasks: Sequence[Task]) -> None:
+        self._writer = csv.writer(stream, lineterminator="\n")
+        self._writer.writerow([*table.columns, *added_columns(table.columns, tasks)])
+
+    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
+        """See `Sink`."""
+        rows = chunk.rows if isinstance(chunk.rows, list) else _texts(chunk.rows)
+        for cells, predictions in zip(rows, found, strict=True):
+            self._writer.writerow([*cells, *(_text(cell) for p in predictions for cell in _cells(p))])
+
+
+class ParquetSink:
+    """Writes answered rows as Parquet; columns that were read as text stay text."""
+
+    def __init__(self, stream: BinaryIO, table: Table, tasks: Sequence[Task]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        number = {True: pa.float64(), False: pa.string()}
+        given = list(table.schema) if isinstance(table, ParquetTable) else [pa.field(name, pa.string()) for name in table.columns]
+        types = [
+            number[name in ("lower", "upper") or (name == "value" and task.kind == "regression")] for task in tasks for name in ADDED
+        ]
+        names = added_columns(table.columns, tasks)
+        fields = [pa.field(name, type) for name, type in zip(names, types, strict=True)]
+        metadata = table.schema.metadata if isinstance(table, ParquetTable) else None
+        self._given = len(given)
+        self._schema = pa.schema([*given, *fields], metadata=metadata)
+        self._writer = pyarrow.parquet.ParquetWriter(stream, self._schema)
+
+    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
+        """See `Sink`."""
+        import pyarrow as pa
+
+        if isinstance(chunk.rows, list):
+            arrays = [pa.array(column, pa.string()) for column in zip(*chunk.rows, strict=True)]
+        else:
+            arrays = list(chunk.rows.columns)
+        answers = [[cell for p in predictions for cell in _cells(p)] for predictions in found]
+        fields = list(self._schema)[self._given :]
+        arrays += [pa.array(column, f.type) for column, f in zip(zip(*answers, strict=True), fields, strict=True)]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+
+    def close(self) -> None:
+        """Write the file's end."""
+        self._writer.close()
+
+
+@contextlib.contextmanager
+def open_sink(path: Path | str, table: Table, tasks: Sequence[Task], *, stdout: Any = None) -> Iterator[Sink]:
+    """A sink into a file (Parquet by its suffix, else CSV), or as CSV into `stdout` where the path is `-`.
+
+    The file gets its name when it is whole: until then, and after any fault, what stood there before is untouched.
+
+    Raises:
+        DataError: The folder is not there or cannot be written to, or the disk is full.
+    """
+    if str(path) == "-":
+        text = io.TextIOWrapper(stdout.buffer, encoding="utf-8", newline="", write_through=True)
+        try:
+            yield CsvSink(text, table, tasks)
+        finally:
+            text.detach()
+        return
+    # A link stays a link; what is no file (a pipe, a device) is written to as it is.
+    final = Path(path).resolve()
+    plain = not final.exists() or final.is_file()
+    part = final.with_name(f".{final.name}.{os.getpid()}.part") if plain else final
+    try:
+        # Closing writes too, hence the outer watch over a full disk.
+        with _disk_errors(Path(path), full_only=True):
+            with _disk_errors(Path(path)):
+                raw = part.open("wb")
+            with raw:
+                yield from _filled(raw, final, table, tasks)
+                if plain:
+                    os.fsync(raw.fileno())
+        if plain:
+            with _disk_errors(Path(path)):
+                part.replace(final)
+    finally:
+        if plain:
+            part.unlink(missing_ok=True)
+
+
+def _filled(raw: BinaryIO, final: Path, table: Table, tasks: Sequence[Task]) -> Iterator[Sink]:
+    """Yield the sink of the file's kind, then write out what it still holds."""
+    if final.suffix.lower() in _PARQUET:
+        sink = ParquetSink(raw, table, tasks)
+        yield sink
+        sink.close()
+        return
+    stream: Any = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if final.suffix == ".gz" else raw
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+    yield CsvSink(text, table, tasks)
+    text.flush()
+    text.detach()
+    if stream is not raw:
+        stream.close()
+    raw.flush()
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path, *, full_only: bool = False) -> Iterator[None]:
+    """Turn what the disk says into a `DataError` with its remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(f"{path}: the disk is full, so the output was not written; free some space or choose another folder") from error
+        if full_only:
+            raise
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _no_repeats(name: str, columns: Sequence[str]) -> None:
+    for column, times in Counter(columns).items():
+        if times > 1:
+            raise DataError(f"{name}: column {column!r} stands there {times} times; rename all but one")
+
+
+def _empty(text: str, task: Task, model: str) -> Prediction:
+    return Prediction(
+        input=text, material=None, task=task.id, value=None, unit=task.unit, lower=None, upper=None, coverage=None,
+        status="invalid", reason="empty cell", notes=(), model=model,
+    )  # fmt: skip
+
+
+def _cells(prediction: Prediction) -> list[float | str | None]:
+    """The added cells of one prediction."""
+    says = "; ".join([*filter(None, [prediction.reason]), *prediction.notes]) or None
+    return [prediction.value, prediction.unit, prediction.lower, prediction.upper, prediction.status, says]
+
+
+def _text(cell: float | str | None) -> str:
+    """A cell as text; numbers in full, without an exponent."""
+    if cell is None:
+        return ""
+    return cell if isinstance(cell, str) else f"{Decimal(repr(float(cell))):f}"
+
+
+def _texts(batch: Any) -> Cells:
+    """The rows of an Arrow batch as text."""
+    columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in batch.columns]
+    return [list(row) for row in zip(*columns, strict=True)]

@@ -1,0 +1,181 @@
+"""Prompts: the same question in training and in use, the material last, nothing left to chance but by a given generator."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matdarwin.language.prompts import STYLES, Encoder, conditions_text, material_text, style, views, wordings_hash
+from matdarwin.materials import parse
+from matdarwin.tasks.schema import Condition, Example, Task
+from tests.tiny import tiny_task, tiny_tokenizer
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return tiny_task(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(tiny_tokenizer())
+
+
+def test_compact_has_the_material_last(task: Task) -> None:
+    assert style("compact").render(task, "Ag2 Ge S3", wording=0) == "band gap of Ag2 Ge S3:"
+    assert style("compact").render(task, "Ag2 Ge S3", wording=1) == "What is the band gap of Ag2 Ge S3?:"
+
+
+def test_alpaca_has_the_material_apart_from_the_question(task: Task) -> None:
+    text = style("alpaca").render(task, "Ag2 Ge S3", wording=1)
+    assert text.endswith("### Input:\nAg2 Ge S3\n\n### Response:")
+    assert "### Instruction:\nWhat is the band gap of the given composition?\n" in text
+    other = style("alpaca").render(task, "Ga N", wording=1)
+    assert text.index("Ag2") == other.index("Ga N"), "all that stands before the material is shared"
+
+
+def test_conditions_and_evidence_stand_where_they_are_asked_for(task: Task) -> None:
+    compact = style("compact")
+    assert compact.render(task, "Ga N", wording=0, conditions="at 300 K") == "at 300 K band gap of Ga N:"
+    inside = task.model_copy(update={"wordings": ("gap {conditions} of {material}",)})
+    assert compact.render(inside, "Ga N", wording=0, conditions="at 300 K") == "gap at 300 K of Ga N:"
+    assert compact.render(inside, "Ga N", wording=0) == "gap of Ga N:"
+    assert compact.render(task, "Ga N", wording=0, evidence="It is blue.") == "band gap of Ga N It is blue.:"
+
+
+@pytest.mark.parametrize("name", list(STYLES))
+def test_braces_in_a_material_are_not_filled_in(task: Task, name: str) -> None:
+    assert "{material} {0} {x}" in style(name).render(task, "{material} {0} {x}", wording=0)
+
+
+def test_a_wording_past_the_last_begins_anew(task: Task) -> None:
+    for name in STYLES:
+        assert style(name).render(task, "Ga N", wording=2) == style(name).render(task, "Ga N", wording=0)
+
+
+def test_an_unknown_style_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'terse' is no prompt style; choose from compact, alpaca"):
+        style("terse")
+
+
+def test_wordings_hash_follows_what_is_heard_and_said(task: Task) -> None:
+    changes = [
+        {"wordings": ("gap of {material}",)},
+        {"wordings": (*task.wordings, "a third for {material}")},
+        {"decimals": 2},
+        {"labels": ("a", "b")},
+        {"conditions": (Condition(name="temperature", unit="K"),)},
+    ]
+    hashes = [wordings_hash(task), *(wordings_hash(task.model_copy(update=change)) for change in changes)]
+    assert len(set(hashes)) == len(hashes)
+    assert wordings_hash(task) == wordings_hash(task.model_copy(update={"title": "another", "version": 7}))
+
+
+def test_orders() -> None:
+    material = parse("S3Ge Ag2", "composition")
+    assert material_text(material, "source") == "S3 Ge Ag2"
+    assert material_text(material, "canonical") == material.text
+    with pytest.raises(ValueError, match="needs a random generator"):
+        material_text(material, "permuted")
+
+
+def test_permuted_draws_from_the_given_generator_alone() -> None:
+    material = parse("Ag2GeS3", "composition")
+    random.seed(1)
+    first = [material_text(material, "permuted", random.Random(5)) for _ in range(3)]
+    random.seed(2)
+    state = random.getstate()
+    second = [material_text(material, "permuted", random.Random(5)) for _ in range(3)]
+    assert first == second and random.getstate() == state
+    rng = random.Random(0)
+    seen = {material_text(material, "permuted", rng) for _ in range(200)}
+    assert seen == {" ".join(p) for p in itertools.permutations(["Ag2", "Ge", "S3"])}
+
+
+@given(st.sampled_from(["Ag2GeS3", "GaN", "Fe", "Cu2ZnSnS4", "La0.5Sr0.5MnO3"]), st.integers(1, 16))
+def test_views_are_different_orders_canonical_first_and_always_the_same(formula: str, count: int) -> None:
+    material = parse(formula, "composition")
+    made = views(material, count)
+    assert made[0] == material.text and len(set(made)) == len(made) <= count
+    assert all(sorted(view.split()) == sorted(material.parts) for view in made)
+    assert made == views(material, count)
+    assert made[: len(views(material, 1))] == views(material, 1)
+
+
+def test_views_do_not_depend_on_how_the_formula_was_written() -> None:
+    assert views(parse("GeAg2S3", "composition"), 4) == views(parse("Ag2GeS3", "composition"), 4)
+
+
+def test_views_of_few_orders_are_few_and_of_two_elements_both() -> None:
+    assert views(parse("Fe", "composition"), 8) == ["Fe"]
+    assert len(views(parse("GaN", "composition"), 8)) == 2
+    assert len(views(parse("Ag2GeS3", "composition"), 4)) == 4
+
+
+def test_conditions_are_written_in_the_tasks_order_and_checked(task: Task) -> None:
+    asked = task.model_copy(
+        update={"conditions": (Condition(name="temperature", unit="K"), Condition(name="phase", required=False))}
+    )
+    assert conditions_text(asked, {"phase": "cubic", "temperature": 300.0}) == "at 300 K (phase cubic)"
+    assert conditions_text(asked, {"temperature": 300}) == "at 300 K"
+    assert conditions_text(asked, {"temperature": 0.0000616}) == "at 0.0000616 K"
+    assert conditions_text(asked, {"temperature": 1e20}) == "at 100000000000000000000 K"
+    assert conditions_text(asked, {"temperature": np.float64(77.5)}) == "at 77.5 K"
+    with pytest.raises(ValueError, match=r"tiny_gap needs the condition 'temperature' \(in K\)"):
+        conditions_text(asked, {"phase": "cubic"})
+    with pytest.raises(ValueError, match=r"no condition 'pressure'; it has temperature, phase"):
+        conditions_text(asked, {"temperature": 300.0, "pressure": 1.0})
+    with pytest.raises(ValueError, match="no condition 'temperature'; it has none"):
+        conditions_text(task, {"temperature": 300.0})
+    with pytest.raises(ValueError, match="finite"):
+        conditions_text(asked, {"temperature": float("nan")})
+
+
+def test_prompt_and_answer_are_tokenised_apart(encoder: Encoder) -> None:
+    assert encoder.answers([" -1.20", " 1.20"])[0][-1] == encoder.terminator
+    tokenizer = tiny_tokenizer()
+    sign, blank = (tokenizer.convert_ids_to_tokens(ids[0]) for ids in encoder.answers([" -1.20", " 1.20"]))
+    assert (sign, blank) == ("Ġ-", "Ġ")
+    assert encoder.prompts([]) == [] and encoder.answers([]) == []
+    # Together they would be one token; apart they are two.
+    assert encoder.prompts([" not metal"])[0] == tokenizer(" not metal").input_ids
+    assert len(encoder.prompts([" not met"])[0]) + len(encoder.answers(["al"])[0]) - 1 > len(tokenizer(" not metal").input_ids)
+
+
+def test_a_tokenizer_without_an_end_is_refused() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="no end-of-text token"):
+        Encoder(tokenizer)
+
+
+def test_training_examples_ask_as_predictions_do(task: Task, encoder: Encoder) -> None:
+    example = Example(task=task.id, row="1", material=parse("N Ga", "composition"), target=3.0)
+    (made,) = encoder.examples(task, [example], style=style("compact"), wordings=(0,), order="canonical", rng=random.Random(0))
+    assert list(made.prompt) == encoder.prompts(["band gap of Ga N:"])[0]
+    assert list(made.answer) == encoder.answers([" 3.0"])[0]
+    (source,) = encoder.examples(task, [example], style=style("compact"), wordings=(0,), order="source", rng=random.Random(0))
+    assert list(source.prompt) == encoder.prompts(["band gap of N Ga:"])[0]
+
+
+def test_training_draws_wordings_and_orders_from_its_generator(task: Task, encoder: Encoder) -> None:
+    examples = [Example(task=task.id, row="1", material=parse("Ag2GeS3", "composition"), target=1.0)] * 40
+
+    def draw(seed: int) -> list[tuple[int, ...]]:
+        made = encoder.examples(task, examples, style=style("compact"), wordings=(0, 1), order="permuted", rng=random.Random(seed))
+        return [row.prompt for row in made]
+
+    assert draw(3) == draw(3) and draw(3) != draw(4)
+    assert len(set(draw(3))) > 8, "twelve different prompts are to be had"
+
+
+def test_an_example_without_target_teaches_nothing(task: Task, encoder: Encoder) -> None:
+    example = Example(task=task.id, row="17", material=parse("GaN", "composition"))
+    with pytest.raises(ValueError, match="row 17 of tiny_gap has no target"):
+        encoder.examples(task, [example], style=style("compact"), wordings=(0,), order="canonical", rng=random.Random(0))
