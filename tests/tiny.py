@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from matdarwin.models.checkpoint import Checkpoint
+from matdarwin.language.answers import ANSWER_FORMAT
+from matdarwin.language.prompts import STYLES, wordings_hash
+from matdarwin.models.checkpoint import Card, Checkpoint, TaskCard
 from matdarwin.tasks.schema import Task
 from matdarwin.training.recipe import Recipe
 
@@ -142,7 +144,8 @@ def tiny_recipe(base: Path, tasks: Sequence[Task | str] = ("tiny_gap",), **chang
         "dtype": "fp32",
         "optimising": {"epochs": 2, "learning_rate": 1e-2, "batch_size": 16},
         "prompting": {"order": "permuted"},
-        "predicting": {"batch_size": 32},
+        # A model that knows little has little mass inside the format, all of which might be pruned.
+        "predicting": {"batch_size": 32, "prune": 0.0},
     }
     for key, value in changes.items():
         content[key] = {**content[key], **value} if isinstance(value, dict) and isinstance(content.get(key), dict) else value
@@ -178,3 +181,23 @@ def tiny_checkpoint(home: Path, *, tasks: Sequence[Task] | None = None, base: Pa
         folder = base or tiny_base(home / "base")
         known = list(tasks) if tasks is not None else [tiny_task(home)]
         return train(tiny_recipe(folder, known, **changes), tasks=known)
+
+
+def tiny_card(name: str, *tasks: Task, created: str = "2026-01-01T00:00:00+00:00", **changes: Any) -> Card:
+    """A checkpoint's card of a product that knows the tasks."""
+    cards = {
+        task.id: TaskCard(task=task, wordings=wordings_hash(task), counts={}, elements={}, shares={}, data_sha256="0" * 64, spread=0.0)
+        for task in tasks
+    }
+    content: dict[str, Any] = {
+        "name": name, "role": "product", "created": created, "code": "0", "recipe": {}, "recipe_hash": "0", "base": {"name": "b", "sha256": "0"},
+        "method": "full", "style": STYLES["compact"].id, "answers": ANSWER_FORMAT, "fold": None, "tasks": cards, "training": {}, "machine": {},
+    }  # fmt: skip
+    return Card.model_validate(content | changes)
+
+
+def fill(folder: Path) -> None:
+    """Write what a training would into a checkpoint's folder: files of the right names, not of the right content."""
+    for name in ("weights/model.safetensors", "weights/config.json", "tokenizer/tokenizer.json", "metrics.jsonl"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"this is {name}")

@@ -215,10 +215,10 @@ def as_list(materials: object) -> list[object]:
     """
     if isinstance(materials, str | Material | Mapping) or materials is None or _is_object_of_chemistry(materials):
         return [materials]
-    columns = getattr(materials, "shape", ())
-    if len(columns) == 2:
-        if columns[1] != 1:
-            raise QuestionError(f"materials stand in one column, got {columns[1]}; choose one, such as table['composition']")
+    shape: tuple[int, ...] = getattr(materials, "shape", ())
+    if len(shape) == 2:
+        if shape[1] != 1:
+            raise QuestionError(f"materials stand in one column, got {shape[1]}; choose one, such as table['composition']")
         flat = materials.iloc[:, 0] if hasattr(materials, "iloc") else materials[:, 0]  # type: ignore[index]
         return list(flat)
     if not isinstance(materials, Iterable):
@@ -273,3 +273,36 @@ def recipe_for(task: Task, *, name: str = "table", settings: Sequence[str] = (),
     if recipe.tasks != (task.id,):
         raise RecipeError(f"--set tasks: the table is the task {task.id}; to train several tasks, write a recipe file")
     return recipe
+
+
+def known_bases() -> list[dict[str, Any]]:
+    """The embedded base models: name, whether each is unpacked on this machine, and where it comes from."""
+    from matdarwin.data import sources
+    from matdarwin.models.base import EMBEDDED
+
+    return [
+        {
+            "name": name,
+            "present": (sources.cache() / "models" / f"{name}-{source.sha256[:12]}").is_dir(),
+            "source": f"{source.kind} {source.name} {source.version}",
+        }
+        for name, source in EMBEDDED.items()
+    ]
+
+
+def example_of(task: Task) -> dict[str, str] | None:
+    """The first row of a task as `prompt` and `answer`, as a model reads and writes them; None where the data are not here."""
+    from matdarwin.data.readers import read
+    from matdarwin.data.sources import locate
+    from matdarwin.language.answers import format_answer
+    from matdarwin.language.prompts import conditions_text, style
+
+    if locate(task.source) is None:
+        return None
+    first = next(iter(read(task).examples), None)
+    if first is None or first.target is None:
+        return None
+    asked = style("compact")
+    conditions = conditions_text(task, first.conditions)
+    prompt = asked.render(task, first.material.text, wording=asked.wording, conditions=conditions)
+    return {"prompt": prompt, "answer": format_answer(task, first.target)}

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tiny import tiny_task
 
 from matdarwin.language.answers import format_answer, format_number, grid, parse_answer, parse_number
 from matdarwin.tasks.schema import Task
-from tests.tiny import tiny_task
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_bounds_hold_on_the_way_out_and_in(gap: Task) -> None:
     assert parse_answer(gap, "2.01").value is None
     assert "outside the bounds" in (parse_answer(gap, "2.01").reason or "")
     assert parse_answer(gap, " -1.50").value == -1.5
-    with pytest.raises(ValueError, match="finite|bounds"):
+    with pytest.raises(ValueError, match=r"finite|bounds"):
         format_answer(gap, float("nan"))
 
 

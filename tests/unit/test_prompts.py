@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tiny import tiny_task, tiny_tokenizer
 
 from matdarwin.language.prompts import STYLES, Encoder, conditions_text, material_text, style, views, wordings_hash
 from matdarwin.materials import parse
 from matdarwin.tasks.schema import Condition, Example, Task
-from tests.tiny import tiny_task, tiny_tokenizer
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.tiny import tiny_task, tiny_tokenizer
 
 from matdarwin.language.answers import format_answer, grid
 from matdarwin.language.prompts import Encoder
 from matdarwin.language.tree import AnswerTree
-from tests.tiny import tiny_task, tiny_tokenizer
 
 
 def paths(tree: AnswerTree) -> dict[int, list[int]]:

@@ -38,8 +38,8 @@ class RegressionScore(_Typed):
     fold: int | None = None
     rows: int = Field(description="Test rows.")
     unread: int = Field(description="Rows without a readable answer.")
-    mae: float | None = Field(description="Mean absolute error over the rows that were read.")
-    rmse: float | None = Field(description="Root mean square error over the rows that were read.")
+    mae: float | None = Field(default=None, description="Mean absolute error over the rows that were read.")
+    rmse: float | None = Field(default=None, description="Root mean square error over the rows that were read.")
     mae_pessimistic: float = Field(description="Mean absolute error over all rows, an unread one answered by the training median.")
     coverage: float | None = Field(default=None, description="Share of the rows with an interval whose target it holds.")
     width: float | None = Field(default=None, description="Mean width of the intervals.")

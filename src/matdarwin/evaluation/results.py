@@ -46,7 +46,7 @@ class FoldResult(_Typed):
     recipe: dict[str, Any]
     recipe_hash: str
     data_sha256: str
-    commit: str | None = Field(description="Commit of the code; with `-dirty` where files differed from it.")
+    commit: str | None = Field(default=None, description="Commit of the code; with `-dirty` where files differed from it.")
     checkpoint: str
     counts: dict[str, int] = Field(description="Rows that taught, chose, calibrated, were tested and removed.")
     training: dict[str, Any]

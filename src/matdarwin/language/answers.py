@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 from matdarwin.tasks.schema import Task
 
@@ -25,7 +25,10 @@ _NUMBER = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\uff0d": "-", "\u00a0": " ", "\u202f": " "})
-_UNIT = re.compile(r"\s*[^\d\s.,;+-][^\d]{0,40}\.?\s*")
+# Superscripts and fractions are no digits to a regular expression, and no unit begins with them: `10²` is not 10.
+_UNIT = re.compile(r"\s*[^\d\s.,;+\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215f-][^\d]{0,40}\.?\s*")
+# Room for the longest float with its decimals; the default of 28 digits is less.
+_EXACT = Context(prec=400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def format_number(value: float, decimals: int) -> str:
     """
     if not math.isfinite(value):
         raise ValueError(f"{value} is not a finite number, so it cannot be an answer")
-    rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_EVEN)
+    rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_EVEN, context=_EXACT)
     return f"{abs(rounded) if rounded == 0 else rounded:f}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,7 +106,10 @@ def views(material: Material, count: int) -> list[str]:
     for _ in range(8 * count):
         if len(texts) >= count:
             break
-        text = material_text(material, "permuted", rng)
+        # From the canonical order, not the source's: one material has the same views however it was written.
+        parts = list(material.parts)
+        rng.shuffle(parts)
+        text = " ".join(parts)
         if text not in texts:
             texts.append(text)
     return texts
@@ -115,7 +119,7 @@ def conditions_text(task: Task, conditions: dict[str, str | float]) -> str:
     """The conditions in the task's order, as `at 300 K`.
 
     Raises:
-        ValueError: A required condition is missing, or one is given that the task does not know.
+        ValueError: A required condition is missing, one is given that the task does not know, or a number is not finite.
     """
     known = [condition.name for condition in task.conditions]
     for name in conditions:
@@ -128,8 +132,10 @@ def conditions_text(task: Task, conditions: dict[str, str | float]) -> str:
             if condition.required:
                 raise ValueError(f"{task.id} needs the condition {condition.name!r}{_in(condition.unit)}")
             continue
-        # Not through %g, which would turn small numbers into exponents.
-        shown = f"{Decimal(repr(value)).normalize():f}" if isinstance(value, float) else str(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"the condition {condition.name!r} must be a finite number, got {value}")
+        # Not through %g, which would turn small numbers into exponents; float() since numpy's floats have another repr.
+        shown = f"{Decimal(repr(float(value))).normalize():f}" if isinstance(value, float) else str(value)
         words.append(f"at {shown} {condition.unit}" if condition.unit else f"({condition.name} {shown})")
     return " ".join(words)
 

@@ -66,7 +66,7 @@ def find_base(name: str) -> Base:
         folder = _from_hub(name)
     else:
         near = nearest(name, list(EMBEDDED))
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         raise BaseModelError(
             f"{name!r} is no base model{hint} Give {', '.join(EMBEDDED)}, a folder with a model in transformers' "
             "format, or a hub name such as owner/model."
@@ -75,10 +75,17 @@ def find_base(name: str) -> Base:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer of a folder; code that lies in the folder is never run."""
+    """Load the tokenizer of a folder; code that lies in the folder is never run.
+
+    Raises:
+        BaseModelError: The folder holds no tokenizer that can be loaded, or one without an end-of-text token.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
     if tokenizer.eos_token_id is None:
         raise BaseModelError(f"the tokenizer in {folder} has no end-of-text token, so an answer could not be ended")
     return tokenizer
@@ -96,9 +103,13 @@ def load_model(folder: Path, *, dtype: Any, random_seed: int | None = None) -> A
         BaseModelError: The folder holds no causal language model, or its weights are not safetensors.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"the model in {folder} cannot be loaded: {error}") from error
     names = getattr(config, "architectures", None) or []
     if names and not any("CausalLM" in name or "LMHead" in name for name in names):
         raise BaseModelError(f"{folder} holds a {', '.join(names)}, which is no causal language model")
@@ -110,10 +121,28 @@ def load_model(folder: Path, *, dtype: Any, random_seed: int | None = None) -> A
             model = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=dtype, attn_implementation="sdpa", use_safetensors=True, trust_remote_code=False
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise BaseModelError(f"the model in {folder} cannot be loaded: {error}") from error
     model.config.use_cache = True
     return model
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let glibc hold on to large blocks instead of handing each back: touching fresh pages costs a tenth of a step."""
+    import ctypes
+    import sys
+
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # another C library than glibc
+        return
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)
+    mallopt(top_pad, 1 << 28)
 
 
 def device_and_dtype(dtype: Dtype, *, training: bool) -> tuple[Any, Any]:
@@ -219,5 +248,8 @@ def _weights_hash(folder: Path) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     memo.parent.mkdir(parents=True, exist_ok=True)
-    memo.write_text(digest.hexdigest())
+    # By rename: another process must not read half of it.
+    part = memo.with_name(f"{memo.name}.{os.getpid()}")
+    part.write_text(digest.hexdigest())
+    part.replace(memo)
     return digest.hexdigest()

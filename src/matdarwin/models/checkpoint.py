@@ -29,6 +29,7 @@ CALIBRATION = "calibration.json"
 WEIGHTS = "weights"
 TOKENIZER = "tokenizer"
 FORMAT = 1
+_RUNNABLE = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib", ".py", ".pyc", ".so"}
 
 
 class CheckpointError(RuntimeError):
@@ -142,7 +143,9 @@ class Checkpoint:
         """Load the model in a torch dtype; low-rank updates are merged into their base.
 
         Raises:
-            CheckpointError: The base of a low-rank checkpoint has other weights than it was trained on.
+            BaseModelError: The weights, or the base of a low-rank checkpoint, cannot be loaded.
+            CheckpointError: The base of a low-rank checkpoint has other weights than it was trained on, or its update
+                cannot be loaded.
         """
         from matdarwin.models.base import find_base, load_model
 
@@ -150,7 +153,12 @@ class Checkpoint:
             return load_model(self.folder / WEIGHTS, dtype=dtype)
         import torch
         from peft import PeftModel
+        from safetensors import SafetensorError
 
+        weights = self.folder / WEIGHTS
+        # Without it peft would look for a pickle, and on the hub.
+        if not (weights / "adapter_model.safetensors").is_file():
+            raise CheckpointError(f"{self.folder} holds no {WEIGHTS}/adapter_model.safetensors, so there is no update to load")
         base = find_base(self.card.base["name"])
         if base.sha256 != self.card.base["sha256"]:
             raise CheckpointError(
@@ -158,7 +166,11 @@ class Checkpoint:
                 f"but the base here has {base.sha256[:12]}…"
             )
         # Merged in fp32, then cast: merging in bf16 would round the update away.
-        model = PeftModel.from_pretrained(load_model(base.folder, dtype=torch.float32), str(self.folder / WEIGHTS))
+        model = load_model(base.folder, dtype=torch.float32)
+        try:
+            model = PeftModel.from_pretrained(model, str(weights))
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(f"the update in {weights} cannot be loaded: {error}") from error
         return model.merge_and_unload().to(dtype)
 
 
@@ -251,10 +263,10 @@ def write_checkpoint(name: str, card: Card, fill: Callable[[Path], None], *, cal
         CheckpointError: The disk is full or the folder cannot be written; nothing is left behind.
     """
     root = checkpoints_folder()
-    work = root / f".{name}.partial"
-    final = root / name
+    work, final, old = root / f".{name}.partial", root / name, root / f".{name}.old"
     try:
         root.mkdir(parents=True, exist_ok=True)
+        _recover(final, old)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         fill(work)
@@ -264,17 +276,33 @@ def write_checkpoint(name: str, card: Card, fill: Callable[[Path], None], *, cal
         _seal(work)
         # A rename cannot replace a folder that holds files: the old one steps aside first, and is kept until
         # the new one stands.
-        old = root / f".{name}.old"
-        shutil.rmtree(old, ignore_errors=True)
         if final.exists():
             final.rename(old)
-        work.rename(final)
+        try:
+            work.rename(final)
+        except OSError:
+            _recover(final, old)
+            raise
         _sync(root)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
-        raise CheckpointError(f"the checkpoint {name} could not be written to {root}: {error.strerror or error}; earlier ones are untouched") from error
+        # safetensors and tokenizers have errors of their own for what the disk says, which end in "(os error 28)".
+        if isinstance(error, OSError) or "(os error " in str(error):
+            said = getattr(error, "strerror", None) or error
+            raise CheckpointError(f"the checkpoint {name} could not be written to {root}: {said}; earlier ones are untouched") from error
+        raise
     return Checkpoint.open(final, verify=False)
+
+
+def _recover(final: Path, old: Path) -> None:
+    """Put back a checkpoint that had stepped aside when its writer was stopped; drop it where a newer one stands."""
+    if not old.exists():
+        return
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.rename(final)
 
 
 @contextmanager
@@ -282,20 +310,24 @@ def hold(name: str) -> Iterator[None]:
     """Hold a checkpoint's name against other runs; the lock goes with the process, however it ends.
 
     Raises:
-        CheckpointError: Another run holds it; its process is named.
+        CheckpointError: Another run holds it (its process is named), or the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
     root = checkpoints_folder()
-    root.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(str(root / f".{name}.lock")), root / f".{name}.holder"
     try:
+        root.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        holder.write_text(f"process {os.getpid()}", encoding="utf-8")
+        _recover(root / name, root / f".{name}.old")
     except Timeout:
         who = holder.read_text(encoding="utf-8") if holder.is_file() else "an unnamed process"
         raise CheckpointError(f"{root / name} is held by another run ({who}); wait for it or stop it") from None
+    except OSError as error:
+        lock.release()
+        raise CheckpointError(f"{root} cannot be written: {error.strerror or error}; set MATDARWIN_HOME to another folder") from error
     try:
-        holder.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -304,8 +336,10 @@ def hold(name: str) -> Iterator[None]:
 
 def _seal(folder: Path) -> None:
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        # Folders too, or a file's name may be lost though its bytes are not.
         _sync(path)
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"format": FORMAT, "files": files}, indent=1), encoding="utf-8")
@@ -315,6 +349,8 @@ def _seal(folder: Path) -> None:
 
 def _check(folder: Path, name: str, entry: dict[str, Any], *, verify: bool) -> None:
     path = folder / name
+    if path.suffix.lower() in _RUNNABLE:
+        raise CheckpointError(f"{folder}: {name} may hold code or pickled objects, which no checkpoint does; do not use this checkpoint")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise CheckpointError(f"{folder}: the manifest names {name!r}, which lies outside; do not use this checkpoint")
     if not path.is_file():

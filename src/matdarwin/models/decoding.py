@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from matdarwin.language.tree import AnswerTree
 from matdarwin.models.distribution import AnswerDistribution
+from matdarwin.models.rowcache import RowCache
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +27,11 @@ _PROBED_ENDS = 2
 SURE_END = 0.999
 """Probability of the terminator from which on an end counts as sure."""
 
-_MAX_NODES = 4096
+_PASS_COST = 48
+"""What a forward pass costs beside its tokens, in tokens: the weights are read once more, whatever their number."""
+
+_MOST_TOKENS = 2048
+"""Most tokens in a forward pass; their logits over the whole vocabulary must fit into memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class _Node:
     node: int
     logp: float
     path: tuple[int, ...]
-    """Cache slots of its ancestors below the prompt."""
+    """Cache columns of its ancestors below the row's base."""
     position: int
 
 
@@ -45,10 +50,8 @@ class _Row:
     """One prompt on its way through the tree."""
 
     index: int
-    length: int
-    """Number of prompt tokens, those of the shared prefix included."""
-    pad: int
-    """Padding tokens between the shared prefix and the rest of the prompt."""
+    base: int = 0
+    """Number of its tokens that every node sees: the prompt and what all answers begin with."""
     frontier: list[_Node] = field(default_factory=list)
     ends: list[_Node] = field(default_factory=list)
     """Nodes that only the terminator can follow; they wait until no other node is left."""
@@ -76,6 +79,7 @@ class Decoder:
         self._prune = prune
         self._sure_end = sure_end
         self._prefixes: dict[tuple[int, ...], Any] = {}
+        self._cache = RowCache(0)
 
     @torch.inference_mode()
     def distributions(
@@ -100,82 +104,71 @@ class Decoder:
         # At least one token must be left to be computed for each row.
         if any(list(p[: len(shared)]) != shared or len(p) == len(shared) for p in prompts):
             shared = []
-        rows: list[_Row] = []
-        self._walk(self._start(prompts, shared, tree, rows), rows, tree, len(shared), max(map(len, prompts)), classes=bool(labels))
+        rows, cache = self._start(prompts, shared, tree)
+        while open_rows := [row for row in rows if row.frontier or row.ends]:
+            running = {row.index: self._next(row, classes=bool(labels)) for row in open_rows}
+            for group in _groups(open_rows, [len(running[row.index]) for row in open_rows]):
+                self._advance(group, [running[row.index] for row in group], cache, tree)
         return [self._finish(row, values, labels) for row in rows]
 
     # -- the walk ------------------------------------------------------------------------------------------
 
-    def _start(self, prompts: Sequence[Sequence[int]], shared: list[int], tree: AnswerTree, rows: list[_Row]) -> Any:
+    def _start(self, prompts: Sequence[Sequence[int]], shared: list[int], tree: AnswerTree) -> tuple[list[_Row], RowCache]:
         """Run the prompts, and the tokens that all answers begin with, and open each row's frontier."""
         forced = [int(tree.tokens[node]) for node in tree.forced]
-        width = max(map(len, prompts)) - len(shared)
+        rests = [[*prompt[len(shared) :], *forced] for prompt in prompts]
         count = len(prompts)
-        ids = np.zeros((count, width + len(forced)), dtype=np.int64)
-        positions = np.zeros_like(ids)
-        total = len(shared) + width + len(forced)
-        mask = np.zeros((count, 1, width + len(forced), total), dtype=np.bool_)
-        causal = np.tril(np.ones((width + len(forced), width + len(forced)), dtype=np.bool_))
-        for r, prompt in enumerate(prompts):
-            rest = [*prompt[len(shared) :], *forced]
-            pad = width + len(forced) - len(rest)
-            rows.append(_Row(index=r, length=len(prompt), pad=pad))
-            ids[r, pad:] = rest
-            positions[r, pad:] = np.arange(len(shared), len(shared) + len(rest))
-            mask[r, 0, :, : len(shared)] = True
-            mask[r, 0, :, len(shared) :] = causal
-            mask[r, 0, :, len(shared) : len(shared) + pad] = False
-            # A padding token must see something, or its softmax is not a number; it sees itself.
-            for p in range(pad):
-                mask[r, 0, p, len(shared) + p] = True
-        cache = self._prefix_cache(shared, count)
-        logits, norms = self._forward(ids, positions, mask, cache, keep=1 + len(forced))
-        slots = tuple(range(len(forced)))
-        for r, row in enumerate(rows):
-            logp = 0.0
-            for k, token in enumerate(forced):
-                logp += float(logits[r, k, token] - norms[r, k])
-            first = _Node(tree.forced[-1] if tree.forced else 0, logp, slots, row.length + len(forced) - 1)
-            self._open(row, [first], logits[r, -1:], norms[r, -1:], tree)
-        return cache
-
-    def _walk(self, cache: Any, rows: list[_Row], tree: AnswerTree, shared: int, longest: int, *, classes: bool) -> None:
-        """Walk a group of rows down to the leaves; groups of very unequal frontiers are parted."""
-        pending = [(cache, rows, len(tree.forced))]
-        base = longest
-        while pending:
-            cache, group, slots = pending.pop()
-            group, cache = _keep_open(group, cache)
-            if not group:
-                continue
-            running = [self._next(row, classes=classes) for row in group]
-            counts = np.array([len(nodes) for nodes in running])
-            cut = _cut(counts)
-            if cut is not None:
-                for part in cut:
-                    pending.append((_select(cache, part), [group[i] for i in part], slots))
-                continue
-            width = int(counts.max())
+        if self._cache.most < count:
+            self._cache = RowCache(count)
+        cache = self._cache
+        cache.reset(count)
+        if shared:
+            cache.lend(self._prefix(shared))
+        rows = [_Row(index=r, base=len(shared) + len(rest)) for r, rest in enumerate(rests)]
+        for group in _groups(rows, [len(rest) for rest in rests]):
+            indices = [row.index for row in group]
+            width = max(len(rests[r]) for r in indices)
+            total = cache.aim(indices, width, self._model.device)
             ids = np.zeros((len(group), width), dtype=np.int64)
-            positions = np.zeros_like(ids)
-            mask = np.zeros((len(group), 1, width, base + slots + width), dtype=np.bool_)
-            for r, (row, nodes) in enumerate(zip(group, running, strict=True)):
-                mask[r, 0, :, :shared] = True
-                mask[r, 0, :, shared + row.pad : base] = True
-                for k, node in enumerate(nodes):
-                    ids[r, k] = tree.tokens[node.node]
-                    positions[r, k] = node.position
-                    mask[r, 0, k, [base + slot for slot in node.path]] = True
-            own = np.arange(width)
-            mask[:, 0, own, base + slots + own] = True
-            logits, norms = self._forward(ids, positions, mask, cache, keep=width)
-            for r, (row, nodes) in enumerate(zip(group, running, strict=True)):
-                if row.frontier:
-                    run = [_Node(n.node, n.logp, (*n.path, slots + k), n.position) for k, n in enumerate(nodes)]
-                    self._open(row, run, logits[r], norms[r], tree)
-                else:
-                    self._close(row, nodes, logits[r], norms[r], tree)
-            pending.append((cache, group, slots + width))
+            for k, r in enumerate(indices):
+                ids[k, : len(rests[r])] = rests[r]
+            positions = np.broadcast_to(np.arange(len(shared), total), ids.shape).copy()
+            # Padding stands behind the real tokens, and none of them looks ahead.
+            ahead = np.tril(np.ones((width, total), dtype=np.bool_), len(shared))
+            mask = np.broadcast_to(ahead, (len(group), 1, width, total)).copy()
+            keep = 1 + len(forced) + width - min(len(rests[r]) for r in indices)
+            logps = self._forward(ids, positions, mask, cache, keep=keep)
+            cache.keep(indices, [len(rests[r]) for r in indices])
+            for k, row in enumerate(group):
+                first = keep - width + len(rests[row.index]) - 1 - len(forced)
+                logp = sum(float(logps[k, first + i, token]) for i, token in enumerate(forced))
+                root = _Node(tree.forced[-1] if tree.forced else 0, logp, (), row.base - 1)
+                self._open(row, [root], logps[k, first + len(forced)][None], tree)
+        return rows, cache
+
+    def _advance(self, group: list[_Row], running: list[list[_Node]], cache: RowCache, tree: AnswerTree) -> None:
+        """Run some nodes of each row of a group in one pass, and take in what the model says after them."""
+        indices = [row.index for row in group]
+        width = max(map(len, running))
+        before = cache.lengths[indices].tolist()
+        total = cache.aim(indices, width, self._model.device)
+        ids = np.zeros((len(group), width), dtype=np.int64)
+        positions = np.zeros_like(ids)
+        mask = np.zeros((len(group), 1, width, total), dtype=np.bool_)
+        for r, (row, nodes) in enumerate(zip(group, running, strict=True)):
+            mask[r, 0, :, : row.base] = True
+            for k, node in enumerate(nodes):
+                ids[r, k] = tree.tokens[node.node]
+                positions[r, k] = node.position
+                mask[r, 0, k, [*node.path, before[r] + k]] = True
+        logps = self._forward(ids, positions, mask, cache, keep=width)
+        cache.keep(indices, [len(nodes) for nodes in running])
+        for r, (row, nodes) in enumerate(zip(group, running, strict=True)):
+            if row.frontier:
+                run = [_Node(n.node, n.logp, (*n.path, before[r] + k), n.position) for k, n in enumerate(nodes)]
+                self._open(row, run, logps[r], tree)
+            else:
+                self._close(row, nodes, logps[r], tree)
 
     def _next(self, row: _Row, *, classes: bool) -> list[_Node]:
         """The nodes of a row to run now: its frontier; after that its ends, where many only the likeliest few."""
@@ -185,9 +178,9 @@ class Decoder:
             return row.ends
         return sorted(row.ends, key=lambda n: -n.logp)[:_PROBED_ENDS]
 
-    def _close(self, row: _Row, run: list[_Node], logits: Any, norms: Any, tree: AnswerTree) -> None:
+    def _close(self, row: _Row, run: list[_Node], logps: Any, tree: AnswerTree) -> None:
         """Take in the terminator's probability after the ends that were run; maybe take the others' for as sure."""
-        scores = [float(logits[k, int(tree.child_tokens[n.node][0])] - norms[k]) for k, n in enumerate(run)]
+        scores = [float(logps[k, tree.child_tokens[n.node][0]]) for k, n in enumerate(run)]
         for node, score in zip(run, scores, strict=True):
             row.leaves[_answer(tree, node)] = node.logp + score
         ran = {node.node for node in run}
@@ -200,12 +193,12 @@ class Decoder:
                 row.assumed += float(np.exp(node.logp))
             row.ends = []
 
-    def _open(self, row: _Row, run: list[_Node], logits: Any, norms: Any, tree: AnswerTree) -> None:
+    def _open(self, row: _Row, run: list[_Node], logps: Any, tree: AnswerTree) -> None:
         """Replace a row's frontier by the children of the nodes that were run, and prune it."""
         parents = np.repeat(np.arange(len(run)), [len(tree.children[n.node]) for n in run])
         children = np.concatenate([tree.children[n.node] for n in run])
         tokens = np.concatenate([tree.child_tokens[n.node] for n in run])
-        scores = logits[parents, tokens].astype(np.float64) - norms[parents] + np.array([n.logp for n in run])[parents]
+        scores = logps[parents, tokens].astype(np.float64) + np.array([n.logp for n in run])[parents]
         found: list[_Node] = []
         for k, child, score in zip(parents.tolist(), children.tolist(), scores.tolist(), strict=True):
             if (answer := int(tree.answer[child])) >= 0:
@@ -226,8 +219,8 @@ class Decoder:
 
     # -- the model -----------------------------------------------------------------------------------------
 
-    def _forward(self, ids: Any, positions: Any, mask: Any, cache: Any, *, keep: int) -> tuple[Any, Any]:
-        """Logits of the last `keep` tokens [rows, keep, vocabulary] and the logarithm of their sums of exponentials."""
+    def _forward(self, ids: Any, positions: Any, mask: Any, cache: Any, *, keep: int) -> Any:
+        """Log-probabilities of what follows each of the last `keep` tokens [rows, keep, vocabulary]."""
         device = self._model.device
         out = self._model(
             input_ids=torch.from_numpy(ids).to(device),
@@ -237,23 +230,16 @@ class Decoder:
             use_cache=True,
             logits_to_keep=keep,
         )
-        logits = out.logits.float()
-        return logits.cpu().numpy(), torch.logsumexp(logits, dim=-1).double().cpu().numpy()
+        return torch.log_softmax(out.logits.float(), dim=-1).cpu().numpy()
 
-    def _prefix_cache(self, shared: list[int], count: int) -> Any:
-        cache = DynamicCache()
-        if not shared:
-            return cache
+    def _prefix(self, shared: list[int]) -> list[tuple[Any, Any]]:
+        """Keys and values of a shared prefix, by layer; computed once."""
         key = tuple(shared)
         if key not in self._prefixes:
             made = DynamicCache()
-            self._model(
-                input_ids=torch.tensor([shared], device=self._model.device), cache=made, use_cache=True, logits_to_keep=1
-            )
+            self._model(input_ids=torch.tensor([shared], device=self._model.device), cache=made, use_cache=True, logits_to_keep=1)
             self._prefixes[key] = [(layer.keys, layer.values) for layer in made.layers]
-        for index, (keys, values) in enumerate(self._prefixes[key]):
-            cache.update(keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), index)
-        return cache
+        return self._prefixes[key]
 
     def _finish(self, row: _Row, values: Floats, labels: tuple[str, ...]) -> AnswerDistribution | None:
         answers = np.array(sorted(row.leaves), dtype=np.int64)
@@ -273,34 +259,21 @@ def _answer(tree: AnswerTree, end: _Node) -> int:
     return int(tree.answer[tree.children[end.node][0]])
 
 
-def _keep_open(group: list[_Row], cache: Any) -> tuple[list[_Row], Any]:
-    """Drop rows that have no frontier left; the cache follows when that is a good part of them."""
-    still = [i for i, row in enumerate(group) if row.frontier or row.ends]
-    if len(still) == len(group):
-        return group, cache
-    return [group[i] for i in still], _select(cache, still) if still else None
-
-
-def _cut(counts: NDArray[np.int64]) -> tuple[list[int], list[int]] | None:
-    """Where to part a group so that less is spent on padding; None where it would not pay."""
+def _groups(rows: list[_Row], counts: list[int]) -> list[list[_Row]]:
+    """Part rows into groups for one pass each, at the least cost of padding and passes together."""
     order = np.argsort(counts, kind="stable")
-    if len(order) < 2:
-        return None
-    rising = counts[order]
-    whole = int(rising[-1]) * len(order)
-    sizes = np.arange(1, len(order))
-    costs = rising[:-1] * sizes + rising[-1] * (len(order) - sizes)
-    best = int(np.argmin(costs))
-    worth = whole - int(costs[best]) > max(64, whole // 4)
-    if not worth and whole <= _MAX_NODES:
-        return None
-    at = best + 1 if worth else len(order) // 2
-    return sorted(order[:at].tolist()), sorted(order[at:].tolist())
-
-
-def _select(cache: Any, rows: list[int]) -> Any:
-    chosen = DynamicCache()
-    index = torch.tensor(rows, device=cache.layers[0].keys.device)
-    for number, layer in enumerate(cache.layers):
-        chosen.update(layer.keys[index], layer.values[index], number)
-    return chosen
+    rising = np.array(counts)[order]
+    # cost[i]: least cost of the first i rows; a group costs its rows times its widest, and a pass.
+    cost = np.zeros(len(order) + 1)
+    begin = np.zeros(len(order) + 1, dtype=np.int64)
+    for i in range(1, len(order) + 1):
+        tokens = (i - np.arange(i)) * rising[i - 1]
+        options = cost[:i] + np.where((tokens <= _MOST_TOKENS) | (np.arange(i) == i - 1), tokens + _PASS_COST, np.inf)
+        begin[i] = int(np.argmin(options))
+        cost[i] = options[begin[i]]
+    groups = []
+    i = len(order)
+    while i > 0:
+        groups.append([rows[k] for k in sorted(order[begin[i] : i].tolist())])
+        i = int(begin[i])
+    return groups

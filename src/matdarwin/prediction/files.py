@@ -1,17 +1,15 @@
-"""Table files in, the same table out with the predictions beside it: same rows, same order, nothing lost or shifted.
+"""Table files in: every row is predicted in its place, none is lost or shifted (what goes out: `outputs`).
 
 A file is looked through before anything is predicted, so that a fault in its last row does not cost an hour. Rows then
-go through in chunks, so that memory stays bounded, and the output gets its name only when it is whole.
+go through in chunks, so that memory stays bounded.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import errno
 import gzip
 import io
-import os
 import shutil
 import sys
 import tempfile
@@ -19,7 +17,6 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -29,9 +26,6 @@ from matdarwin.materials.material import Kind
 from matdarwin.prediction.prediction import Prediction
 from matdarwin.tasks.schema import Task
 
-ADDED = ("value", "unit", "lower", "upper", "status", "reason")
-"""Columns that are added for each task. `reason` also holds the notes: what a reader of the value must know."""
-
 CHUNK = 1024
 """Rows that are in memory at a time."""
 
@@ -40,7 +34,8 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "molecule": ("smiles", "molecule", "material"),
     "name": ("name", "material"),
 }
-_PARQUET = (".parquet", ".pq")
+PARQUET = (".parquet", ".pq")
+"""Suffixes of Parquet files; everything else is CSV."""
 _MAX_FIELD = 10_000_000
 
 Cells = list[list[str]]
@@ -161,7 +156,7 @@ class CsvTable:
 
     def _open(self) -> BinaryIO:
         try:
-            raw: Any = gzip.open(self.path, "rb") if self.path.suffix == ".gz" else self.path.open("rb")
+            raw: Any = gzip.open(self.path, "rb") if self.path.suffix == ".gz" else self.path.open("rb")  # noqa: SIM115
         except OSError as error:
             raise DataError(f"{self.name}: cannot be read: {error.strerror or error}") from error
         return raw  # type: ignore[no-any-return]
@@ -225,7 +220,7 @@ def open_table(path: Path | str) -> Iterator[Table]:
         raise DataError(f"{file}: {'is a folder, not a table' if file.is_dir() else 'there is no such file; correct the path'}")
     if file.suffix.lower() in (".xlsx", ".xls", ".ods"):
         raise DataError(f"{file}: a spreadsheet is not read; save the table as CSV (UTF-8) and try again")
-    yield ParquetTable(file) if file.suffix.lower() in _PARQUET else CsvTable(file)
+    yield ParquetTable(file) if file.suffix.lower() in PARQUET else CsvTable(file)
 
 
 def choose_column(table: Table, column: str | None, kind: Kind) -> str:
@@ -295,144 +290,6 @@ def answered(
         yield chunk, found
 
 
-def added_columns(columns: Sequence[str], tasks: Sequence[Task]) -> list[str]:
-    """Names of the added columns, by task: `value` …, or `value_TASK` … for several; `darwin_` before one that is taken."""
-    names: list[str] = []
-    for task in tasks:
-        for name in ADDED:
-            wanted = name if len(tasks) == 1 else f"{name}_{task.id}"
-            while wanted in columns or wanted in names:
-                wanted = f"darwin_{wanted}"
-            names.append(wanted)
-    return names
-
-
-class Sink(Protocol):
-    """Where answered chunks go."""
-
-    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
-        """Add the rows of a chunk with their predictions."""
-        ...
-
-
-class CsvSink:
-    """Writes answered rows as CSV."""
-
-    def __init__(self, stream: Any, table: Table, tasks: Sequence[Task]) -> None:
-        self._writer = csv.writer(stream, lineterminator="\n")
-        self._writer.writerow([*table.columns, *added_columns(table.columns, tasks)])
-
-    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
-        """See `Sink`."""
-        rows = chunk.rows if isinstance(chunk.rows, list) else _texts(chunk.rows)
-        for cells, predictions in zip(rows, found, strict=True):
-            self._writer.writerow([*cells, *(_text(cell) for p in predictions for cell in _cells(p))])
-
-
-class ParquetSink:
-    """Writes answered rows as Parquet; columns that were read as text stay text."""
-
-    def __init__(self, stream: BinaryIO, table: Table, tasks: Sequence[Task]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet
-
-        number = {True: pa.float64(), False: pa.string()}
-        given = list(table.schema) if isinstance(table, ParquetTable) else [pa.field(name, pa.string()) for name in table.columns]
-        types = [
-            number[name in ("lower", "upper") or (name == "value" and task.kind == "regression")] for task in tasks for name in ADDED
-        ]
-        names = added_columns(table.columns, tasks)
-        fields = [pa.field(name, type) for name, type in zip(names, types, strict=True)]
-        metadata = table.schema.metadata if isinstance(table, ParquetTable) else None
-        self._given = len(given)
-        self._schema = pa.schema([*given, *fields], metadata=metadata)
-        self._writer = pyarrow.parquet.ParquetWriter(stream, self._schema)
-
-    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
-        """See `Sink`."""
-        import pyarrow as pa
-
-        if isinstance(chunk.rows, list):
-            arrays = [pa.array(column, pa.string()) for column in zip(*chunk.rows, strict=True)]
-        else:
-            arrays = list(chunk.rows.columns)
-        answers = [[cell for p in predictions for cell in _cells(p)] for predictions in found]
-        fields = list(self._schema)[self._given :]
-        arrays += [pa.array(column, f.type) for column, f in zip(zip(*answers, strict=True), fields, strict=True)]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
-
-    def close(self) -> None:
-        """Write the file's end."""
-        self._writer.close()
-
-
-@contextlib.contextmanager
-def open_sink(path: Path | str, table: Table, tasks: Sequence[Task], *, stdout: Any = None) -> Iterator[Sink]:
-    """A sink into a file (Parquet by its suffix, else CSV), or as CSV into `stdout` where the path is `-`.
-
-    The file gets its name when it is whole: until then, and after any fault, what stood there before is untouched.
-
-    Raises:
-        DataError: The folder is not there or cannot be written to, or the disk is full.
-    """
-    if str(path) == "-":
-        text = io.TextIOWrapper(stdout.buffer, encoding="utf-8", newline="", write_through=True)
-        try:
-            yield CsvSink(text, table, tasks)
-        finally:
-            text.detach()
-        return
-    # A link stays a link; what is no file (a pipe, a device) is written to as it is.
-    final = Path(path).resolve()
-    plain = not final.exists() or final.is_file()
-    part = final.with_name(f".{final.name}.{os.getpid()}.part") if plain else final
-    try:
-        # Closing writes too, hence the outer watch over a full disk.
-        with _disk_errors(Path(path), full_only=True):
-            with _disk_errors(Path(path)):
-                raw = part.open("wb")
-            with raw:
-                yield from _filled(raw, final, table, tasks)
-                if plain:
-                    os.fsync(raw.fileno())
-        if plain:
-            with _disk_errors(Path(path)):
-                part.replace(final)
-    finally:
-        if plain:
-            part.unlink(missing_ok=True)
-
-
-def _filled(raw: BinaryIO, final: Path, table: Table, tasks: Sequence[Task]) -> Iterator[Sink]:
-    """Yield the sink of the file's kind, then write out what it still holds."""
-    if final.suffix.lower() in _PARQUET:
-        sink = ParquetSink(raw, table, tasks)
-        yield sink
-        sink.close()
-        return
-    stream: Any = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if final.suffix == ".gz" else raw
-    text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-    yield CsvSink(text, table, tasks)
-    text.flush()
-    text.detach()
-    if stream is not raw:
-        stream.close()
-    raw.flush()
-
-
-@contextlib.contextmanager
-def _disk_errors(path: Path, *, full_only: bool = False) -> Iterator[None]:
-    """Turn what the disk says into a `DataError` with its remedy."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"{path}: the disk is full, so the output was not written; free some space or choose another folder") from error
-        if full_only:
-            raise
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
 def _no_repeats(name: str, columns: Sequence[str]) -> None:
     for column, times in Counter(columns).items():
         if times > 1:
@@ -444,22 +301,3 @@ def _empty(text: str, task: Task, model: str) -> Prediction:
         input=text, material=None, task=task.id, value=None, unit=task.unit, lower=None, upper=None, coverage=None,
         status="invalid", reason="empty cell", notes=(), model=model,
     )  # fmt: skip
-
-
-def _cells(prediction: Prediction) -> list[float | str | None]:
-    """The added cells of one prediction."""
-    says = "; ".join([*filter(None, [prediction.reason]), *prediction.notes]) or None
-    return [prediction.value, prediction.unit, prediction.lower, prediction.upper, prediction.status, says]
-
-
-def _text(cell: float | str | None) -> str:
-    """A cell as text; numbers in full, without an exponent."""
-    if cell is None:
-        return ""
-    return cell if isinstance(cell, str) else f"{Decimal(repr(float(cell))):f}"
-
-
-def _texts(batch: Any) -> Cells:
-    """The rows of an Arrow batch as text."""
-    columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in batch.columns]
-    return [list(row) for row in zip(*columns, strict=True)]

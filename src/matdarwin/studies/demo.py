@@ -7,8 +7,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -32,10 +31,10 @@ from matdarwin.studies.outcome import (
     Covered,
     Curve,
     DemoResult,
+    HeldOut,
     LanguagePart,
     Rival,
     RivalsPart,
-    Tested,
 )
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
@@ -77,21 +76,19 @@ def run_demo(report: Report, *, folder: Path, recipe: Path = RECIPE, trees: int 
         Path of the page.
 
     Raises:
-        DemoError: The recipe is not there, holds nothing out, or is not of one numeric task over compositions; or the
-            folder cannot be written.
+        DemoError: The recipe is not there, holds nothing out, or is not of one numeric task over compositions.
         RecipeError, DataError, BaseModelError, TrainingError, CheckpointError: As from training.
     """
     from matdarwin.studies.report import page
 
     began, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     settings, task = _recipe(recipe)
-    report.say(f"reading {task.id} ({task.licence})")
+    report.say(f"{task.title} ({task.licence}), and the base model {settings.base}: fetched once, then read from here")
     split = split_of(settings, [task])
     checkpoint = train(settings, tasks=[task], report=report, split=split)
     reused = ["the checkpoint"] if checkpoint.card.created < started else []
     test = _test(task, split, settings)
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     language = _language(checkpoint, settings, task, split, test, folder / "language.json", report, reused)
     rivals = _rivals(settings, task, split, test, folder / "rivals.json", trees, report, reused)
     result = DemoResult(
@@ -105,23 +102,13 @@ def run_demo(report: Report, *, folder: Path, recipe: Path = RECIPE, trees: int 
         training=checkpoint.card.training, machine=checkpoint.card.machine, coverage=COVERAGE, language=language, rivals=rivals,
         seconds=round(time.perf_counter() - began, 1), reused=reused,
     )  # fmt: skip
+    results.write(result, folder / "result.json")
     path = folder / "report.html"
-    text = page(result)
-    with _writing(folder):
-        results.write(result, folder / "result.json")
-        part = path.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+    part = path.with_suffix(".part")
+    part.write_text(page(result), encoding="utf-8")
+    part.replace(path)
     report.say((f"reused {', '.join(reused)}; " if reused else "") + f"the report is {path}")
     return path
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DemoError(f"{folder} cannot be written: {error.strerror or error}; free some space or choose another folder") from error
 
 
 def _recipe(file: Path) -> tuple[Recipe, Task]:
@@ -135,7 +122,9 @@ def _recipe(file: Path) -> tuple[Recipe, Task]:
         raise DemoError(f"{file}: the demonstration is of one task, got {', '.join(recipe.tasks)}")
     task = registry.load(recipe.tasks[0])
     if task.kind != "regression" or task.representation != "composition":
-        raise DemoError(f"{file}: the demonstration is of a number over compositions, but {task.id} is a {task.kind} over {task.representation}s")
+        raise DemoError(
+            f"{file}: the demonstration is of a number over compositions, but {task.id} is a {task.kind} over {task.representation}s"
+        )
     return recipe, task
 
 
@@ -182,11 +171,28 @@ def _kept(path: Path, kind: type[Part], key: str) -> Part | None:
 
 
 def _language(
-    checkpoint: Checkpoint, recipe: Recipe, task: Task, split: Split, test: list[Example], path: Path, report: Report, reused: list[str]
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    task: Task,
+    split: Split,
+    test: list[Example],
+    path: Path,
+    report: Report,
+    reused: list[str],
 ) -> LanguagePart:
     """The language model's answers: on the test materials, and for formulas that it learnt nothing from."""
     card = checkpoint.card
-    key = _hash(FORMAT, card.recipe_hash, card.created, recipe.predicting.model_dump(), _rows(test), NOMINAL, COVERAGE, FORMULAS, ASKED)
+    key = _hash(
+        FORMAT,
+        card.recipe_hash,
+        card.created,
+        recipe.predicting.model_dump(),
+        _rows(test),
+        NOMINAL,
+        COVERAGE,
+        FORMULAS,
+        ASKED,
+    )
     if (kept := _kept(path, LanguagePart, key)) is not None:
         reused.append("the model's answers")
         return kept
@@ -208,14 +214,17 @@ def _language(
     part = LanguagePart(
         key=key,
         scores=scores,
-        covered=[covered for nominal in NOMINAL if (covered := _covered(nominal, targets, _intervals(predictor, task, answers, nominal)))],
+        covered=[
+            covered
+            for nominal in NOMINAL
+            if (covered := _covered(nominal, targets, _intervals(predictor, task, answers, nominal)))
+        ],
         tested=[_tested(example, answer, ends) for example, answer, ends in zip(test, answers, intervals, strict=True)],
         asked=asked,
         curve=curve,
         seconds=round(seconds, 1),
     )
-    with _writing(path.parent):
-        results.write(part, path)
+    results.write(part, path)
     return part
 
 
@@ -226,7 +235,9 @@ def _intervals(
     return [calibration.interval(answer, coverage) if calibration and answer else None for answer in answers]
 
 
-def _covered(nominal: float, targets: Sequence[float], intervals: Sequence[tuple[float, float] | None]) -> Covered | None:
+def _covered(
+    nominal: float, targets: Sequence[float], intervals: Sequence[tuple[float, float] | None]
+) -> Covered | None:
     pairs = [(target, ends) for target, ends in zip(targets, intervals, strict=True) if ends is not None]
     if not pairs:
         return None
@@ -238,12 +249,12 @@ def _covered(nominal: float, targets: Sequence[float], intervals: Sequence[tuple
     )
 
 
-def _tested(example: Example, answer: AnswerDistribution | None, ends: tuple[float, float] | None) -> Tested:
+def _tested(example: Example, answer: AnswerDistribution | None, ends: tuple[float, float] | None) -> HeldOut:
     target = float(example.target or 0.0)
     if answer is None:
-        return Tested(material=example.material.text, target=target)
+        return HeldOut(material=example.material.text, target=target)
     lower, upper = ends or (None, None)
-    return Tested(
+    return HeldOut(
         material=example.material.text, target=target, median=answer.median(), mean=round(answer.mean(), 6), mode=answer.mode(),
         lower=lower, upper=upper,
     )  # fmt: skip
@@ -252,7 +263,12 @@ def _tested(example: Example, answer: AnswerDistribution | None, ends: tuple[flo
 def _asked(predictor: Predictor, task: Task, split: Split) -> tuple[list[Asked], Curve | None]:
     """Predictions of the first formulas that no learning, choosing or calibrating row is of; one answer as a curve."""
     learnt = {key for example in _usable(task, split) for key in example.material.keys}
-    held_out = {key: float(example.target) for example in leakage.merge(task, split.test[task.id]) if example.target is not None for key in example.material.keys}
+    held_out = {
+        key: float(example.target)
+        for example in leakage.merge(task, split.test[task.id])
+        if example.target is not None
+        for key in example.material.keys
+    }
     fresh = []
     for formula in FORMULAS:
         material = parse(formula, task.representation)
@@ -260,7 +276,9 @@ def _asked(predictor: Predictor, task: Task, split: Split) -> tuple[list[Asked],
             fresh.append((formula, next((held_out[key] for key in material.keys if key in held_out), None)))
     fresh = fresh[:ASKED]
     predictions = predictor.predict([formula for formula, _ in fresh], task.id, coverage=COVERAGE)
-    asked = [Asked(prediction=p.to_dict(), measured=measured) for p, (_, measured) in zip(predictions, fresh, strict=True)]
+    asked = [
+        Asked(prediction=p.to_dict(), measured=measured) for p, (_, measured) in zip(predictions, fresh, strict=True)
+    ]
     for prediction, (_, measured) in zip(predictions, fresh, strict=True):
         given = prediction.distribution
         if given is not None and prediction.material is not None:
@@ -273,7 +291,14 @@ def _asked(predictor: Predictor, task: Task, split: Split) -> tuple[list[Asked],
 
 
 def _rivals(
-    recipe: Recipe, task: Task, split: Split, test: list[Example], path: Path, trees: int, report: Report, reused: list[str]
+    recipe: Recipe,
+    task: Task,
+    split: Split,
+    test: list[Example],
+    path: Path,
+    trees: int,
+    report: Report,
+    reused: list[str],
 ) -> RivalsPart:
     """The classical models on the same test materials, fitted on every row that the language model could use."""
     usable = _usable(task, split)
@@ -284,15 +309,25 @@ def _rivals(
     report.say(f"fitting the classical models on {len(usable):,} rows")
     began = time.perf_counter()
     made = baselines.fit_predict(
-        task, usable, test, seed=recipe.seed, cache=sources.cache() / "features", n_jobs=os.cpu_count() or 1, trees=trees
+        task,
+        usable,
+        test,
+        seed=recipe.seed,
+        cache=sources.cache() / "features",
+        n_jobs=os.cpu_count() or 1,
+        trees=trees,
     )
     middle = float(np.median(_targets(usable)))
     rivals = {}
     for name, found in made.items():
         answers = [float(value) for value in found.predictions]
         score = score_regression(_targets(test), answers, training_median=middle, fold=recipe.fold)
-        rivals[name] = Rival(score=score, features=found.features, seconds=round(found.seconds, 2), answers=[round(a, 6) for a in answers])
+        rivals[name] = Rival(
+            score=score,
+            features=found.features,
+            seconds=round(found.seconds, 2),
+            answers=[round(a, 6) for a in answers],
+        )
     part = RivalsPart(key=key, rows=len(usable), rivals=rivals, seconds=round(time.perf_counter() - began, 1))
-    with _writing(path.parent):
-        results.write(part, path)
+    results.write(part, path)
     return part

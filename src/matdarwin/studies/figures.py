@@ -19,7 +19,7 @@ _INK = "#010203"
 """A colour that no data has; it becomes the page's own text colour."""
 
 _MODEL, _RIVAL, _BAND = "#3b82c4", "#d9822b", "#b59f3b"
-_IDS = re.compile(r' id="[A-Za-z.]+_\d+"')
+_IDS = re.compile(r' id="[A-Za-z][A-Za-z0-9.]*_\d+"')
 _CURVE_MASS = 0.001
 
 
@@ -37,14 +37,22 @@ def parity(result: DemoResult, rival: str) -> str:
     low = min([0.0, *targets, *answers, *(value for _, value in read)])
 
     def draw(axes: Sequence[Axes]) -> None:
-        panels = [("language model, median", [t for t, _ in read], [a for _, a in read], _MODEL), (words(rival), targets, answers, _RIVAL)]
+        panels = [
+            ("language model, median", [t for t, _ in read], [a for _, a in read], _MODEL),
+            (words(rival), targets, answers, _RIVAL),
+        ]
         for ax, (title, x, y, colour) in zip(axes, panels, strict=True):
             ax.plot([low, top], [low, top], color=_INK, linewidth=0.8, alpha=0.6)
             ax.scatter(x, y, s=14, color=colour, alpha=0.65, linewidths=0)
             ax.set(title=title, xlabel=f"measured{_in(result.unit)}", xlim=(low, top), ylim=(low, top), aspect="equal")
         axes[0].set_ylabel(f"answer{_in(result.unit)}")
 
-    return _svg(draw, (7.6, 3.9), panels=2, alt="Answers over measured values of the held-out materials, language model and best rival")
+    return _svg(
+        draw,
+        (7.6, 3.9),
+        panels=2,
+        alt="Answers over measured values of the held-out materials, language model and best rival",
+    )
 
 
 def calibration(result: DemoResult) -> str:
@@ -61,7 +69,12 @@ def calibration(result: DemoResult) -> str:
             color=_BAND, alpha=0.25, linewidth=0,
         )  # fmt: skip
         ax.plot(nominal, [100 * c.observed for c in covered], "o-", color=_MODEL, markersize=4, linewidth=1.2)
-        ax.set(xlabel="nominal coverage, %", ylabel="observed coverage, %", xlim=(45, 100), ylim=(min([40.0, *(100 * c.observed for c in covered)]), 101))
+        ax.set(
+            xlabel="nominal coverage, %",
+            ylabel="observed coverage, %",
+            xlim=(45, 100),
+            ylim=(min([40.0, *(100 * c.observed for c in covered)]), 101),
+        )
 
     return _svg(draw, (4.4, 3.6), alt="Observed coverage of the intervals over nominal coverage, 50 to 95 percent")
 
@@ -72,7 +85,9 @@ def curve(given: Curve, unit: str | None, coverage: float) -> str:
     def draw(axes: Sequence[Axes]) -> None:
         (ax,) = axes
         if given.lower is not None and given.upper is not None:
-            ax.axvspan(given.lower, given.upper, color=_BAND, alpha=0.25, linewidth=0, label=f"{100 * coverage:g} % interval")
+            ax.axvspan(
+                given.lower, given.upper, color=_BAND, alpha=0.25, linewidth=0, label=f"{100 * coverage:g} % interval"
+            )
         ax.vlines(given.values, 0, given.probabilities, color=_MODEL, linewidth=1.4)
         ax.axvline(given.median, color=_INK, linewidth=1.2, label="median")
         if given.measured is not None:
@@ -131,7 +146,12 @@ def _svg(draw: Callable[[Sequence[Axes]], None], size: tuple[float, float], *, a
             ax.set_facecolor("none")
         draw(list(axes))
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     # Numbered ids would stand several times in one page; nothing refers to them.

@@ -25,7 +25,7 @@ class Covered(_Typed):
     rows: int = Field(description="Test materials with an interval.")
 
 
-class Tested(_Typed):
+class HeldOut(_Typed):
     """The model's answer for one held-out material; values in the task's unit, None where unread."""
 
     material: str
@@ -62,7 +62,7 @@ class LanguagePart(_Typed):
     key: str = Field(description="Hash of all that these answers depend on; the part is reused while it stays.")
     scores: dict[str, RegressionScore] = Field(description="By way of answering: median, mean, mode.")
     covered: list[Covered]
-    tested: list[Tested]
+    tested: list[HeldOut]
     asked: list[Asked]
     curve: Curve | None
     seconds: float = Field(description="Time to answer the test materials.")
@@ -102,7 +102,9 @@ class DemoResult(_Typed):
     recipe_hash: str
     data_sha256: str
     rows: dict[str, int] = Field(description="Materials in each part, and test rows before sampling.")
-    training: dict[str, Any] = Field(description="Steps, tokens, seconds and validation scores, from the checkpoint's card.")
+    training: dict[str, Any] = Field(
+        description="Steps, tokens, seconds and validation scores, from the checkpoint's card."
+    )
     machine: dict[str, Any]
     coverage: float = Field(description="Nominal coverage of the intervals shown.")
     language: LanguagePart

@@ -45,7 +45,10 @@ def page(result: DemoResult) -> str:
         "<h2>Errors on the held-out materials</h2>",
         _scores(result),
         "<h2>Answer against measurement</h2>",
-        _figure(parity(result, best(result.rivals.rivals)), "Each point is a held-out material; on the line the answer is right."),
+        _figure(
+            parity(result, best(result.rivals.rivals)),
+            "Each point is a held-out material; on the line the answer is right.",
+        ),
         "<h2>Do the intervals hold what they promise?</h2>",
         _calibration(result),
         "<h2>Formulas that nothing was learnt from</h2>",
@@ -83,7 +86,11 @@ def statements(result: DemoResult) -> list[str]:
             said += f"So the language model wins by {-gap:.3f} ± {slack:.3f}{unit}."
         lines.append(said)
         behind = [words(n) for n, r in rivals.items() if r.score.mae is not None and own.mae < r.score.mae]
-        lines.append("Of the rivals it beats " + (f"{_listed(behind)}." if behind else "none.") + f" Unread answers: {own.unread} of {own.rows}.")
+        lines.append(
+            "Of the rivals it beats "
+            + (f"{_listed(behind)}." if behind else "none.")
+            + f" Unread answers: {own.unread} of {own.rows}."
+        )
     held = next((c for c in result.language.covered if abs(c.nominal - result.coverage) < 1e-9), None)
     if held is None:
         lines.append("There were too few materials to calibrate intervals with, so there are none.")
@@ -96,7 +103,7 @@ def statements(result: DemoResult) -> list[str]:
     lines.append(
         "This is a demonstration on one fold and one seed, trained for minutes. The classical models were fitted on all "
         f"{result.rivals.rows:,} materials that the language model could use in any way (training, validation and calibration), "
-        f"while it learnt from {result.rows['train']:,}. Longer training over five folds is reported in the README."
+        f"while it learnt from {result.rows['train']:,}. Scores over five folds, with longer training, stand in the README."
     )
     return lines
 
@@ -116,11 +123,16 @@ def _scores(result: DemoResult) -> str:
         "mode": "language model, likeliest answer",
     }
     rows = [
-        _row([own[way], "text", *_errors(score), f"{_training(result) + result.language.seconds:.0f}"], kind="own" if way == "median" else "")
+        _row(
+            [own[way], "text", *_errors(score), f"{_training(result) + result.language.seconds:.0f}"],
+            kind="own" if way == "median" else "",
+        )
         for way, score in result.language.scores.items()
     ]
     rivals = sorted(result.rivals.rivals.items(), key=lambda item: item[1].score.mae_pessimistic)
-    rows += [_row([words(name), rival.features, *_errors(rival.score), f"{rival.seconds:.1f}"]) for name, rival in rivals]
+    rows += [
+        _row([words(name), rival.features, *_errors(rival.score), f"{rival.seconds:.1f}"]) for name, rival in rivals
+    ]
     unit = f", {result.unit}" if result.unit else ""
     head = _row(["model", "sees", f"MAE{unit}", f"RMSE{unit}", "seconds"], cell="th")
     note = (
@@ -134,9 +146,12 @@ def _calibration(result: DemoResult) -> str:
     if not result.language.covered:
         return "<p>No calibration: too few materials.</p>"
     rows = "".join(
-        _row([f"{100 * c.nominal:g} %", f"{100 * c.observed:.1f} %", f"{c.width:.2f}"], numbers_from=0) for c in result.language.covered
+        _row([f"{100 * c.nominal:g} %", f"{100 * c.observed:.1f} %", f"{c.width:.2f}"], numbers_from=0)
+        for c in result.language.covered
     )
-    head = _row(["nominal", "observed", f"mean width{', ' + result.unit if result.unit else ''}"], cell="th", numbers_from=0)
+    head = _row(
+        ["nominal", "observed", f"mean width{', ' + result.unit if result.unit else ''}"], cell="th", numbers_from=0
+    )
     text = f"The shade is what chance allows with {result.rows['calibration']:,} calibrating and {result.language.covered[0].rows:,} tested materials."
     return f"{_figure(calibration(result), text)}<details><summary>As numbers</summary><table><thead>{head}</thead><tbody>{rows}</tbody></table></details>"
 
@@ -159,7 +174,12 @@ def _asked(result: DemoResult) -> str:
     if not rows:
         return "<p>All of them were learnt from.</p>"
     unit = f", {result.unit}" if result.unit else ""
-    head = _row(["formula", f"answer{unit}", f"{100 * result.coverage:g} % interval{unit}", f"measured{unit}", "remarks"], cell="th", numbers_from=1, numbers_to=4)
+    head = _row(
+        ["formula", f"answer{unit}", f"{100 * result.coverage:g} % interval{unit}", f"measured{unit}", "remarks"],
+        cell="th",
+        numbers_from=1,
+        numbers_to=4,
+    )
     note = "Measured values are those of held-out rows of the same data set; a dash means that it has none."
     return f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div><p class="soft">{note}</p>'
 
@@ -174,7 +194,7 @@ def _facts(result: DemoResult) -> str:
         f"{training.get('dtype')}, {_time(_training(result))} with validation and calibration",
         "materials": f"{result.rows['train']:,} to train, {result.rows['validation']:,} to choose the epoch, {result.rows['calibration']:,} to "
         f"calibrate, {result.rows['test']:,} of {result.rows['held_out']:,} held out to test; no material in two parts",
-        "answering": f"{_time(result.language.seconds)} for the test materials, {result.recipe['predicting']['views']} element orders each",
+        "answering": f"{_time(result.language.seconds)} for the test materials; element orders averaged over: {result.recipe['predicting']['views']}",
         "data": f"{result.citation} Licence: {result.licence}. sha256 {result.data_sha256}",
         "recipe": f"{result.recipe.get('name')}, hash {result.recipe_hash}",
         "machine": f"{machine.get('gpu') or machine.get('cpu')}, {threads}, Python {machine.get('python')}, torch {machine.get('torch')}",
@@ -191,11 +211,14 @@ def _errors(score: RegressionScore) -> list[str]:
     return ["-" if value is None else f"{value:.3f}" for value in (score.mae, score.rmse)]
 
 
-def _row(cells: Sequence[str], *, cell: str = "td", kind: str = "", numbers_from: int = 2, numbers_to: int | None = None) -> str:
+def _row(
+    cells: Sequence[str], *, cell: str = "td", kind: str = "", numbers_from: int = 2, numbers_to: int | None = None
+) -> str:
     last = len(cells) if numbers_to is None else numbers_to
     number = ' class="n"'
     made = "".join(
-        f"<{cell}{number if numbers_from <= place < last else ''}>{_t(text)}</{cell}>" for place, text in enumerate(cells)
+        f"<{cell}{number if numbers_from <= place < last else ''}>{_t(text)}</{cell}>"
+        for place, text in enumerate(cells)
     )
     return f'<tr class="{kind}">{made}</tr>' if kind else f"<tr>{made}</tr>"
 

@@ -21,7 +21,8 @@ import numpy as np
 from matdarwin import __version__
 from matdarwin.data import leakage
 from matdarwin.data.leakage import Split
-from matdarwin.language.prompts import Encoded, Encoder, Style, style, wordings_hash
+from matdarwin.language.answers import format_answer, grid
+from matdarwin.language.prompts import Encoded, Encoder, Style, conditions_text, style, wordings_hash
 from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models.base import Base, device_and_dtype, find_base, load_model, load_tokenizer
 from matdarwin.models.checkpoint import Card, Checkpoint, TaskCard
@@ -30,7 +31,7 @@ from matdarwin.prediction.intervals import Calibration, calibrate
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
-from matdarwin.training.loop import Step, TrainingError, batches, optimise, steps_of
+from matdarwin.training.loop import Step, TrainingError, UsedWords, batches, optimise, steps_of
 from matdarwin.training.recipe import Recipe
 
 _VALIDATION_ROWS = 250
@@ -95,9 +96,32 @@ class _Run:
             views=views, batch_size=asked.batch_size, prune=asked.prune, sure_end=sure_end,
         )  # fmt: skip
 
+    def vocabulary(self, encoder: Encoder) -> set[int]:
+        """Tokens that training can meet: every wording of every row, and every answer of the format."""
+        used: set[int] = {encoder.terminator}
+        for task in self.tasks:
+            texts = [
+                self.style.render(
+                    task, order, wording=w, conditions=conditions_text(task, e.conditions), evidence=" ".join(e.evidence)
+                )
+                for e in self.split.train[task.id]
+                for w in self.recipe.prompting.wordings or (self.style.wording,)
+                # A piece reads otherwise at the beginning of a material than inside it: each must stand first once.
+                for order in _rotations(e.material.source_parts)
+            ]
+            for ids in encoder.prompts(texts):
+                used.update(ids)
+            for ids in encoder.answers([format_answer(task, a) for a in (task.labels or grid(task))]):
+                used.update(ids)
+        return used
+
     def write(self, **line: Any) -> None:
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
+
+
+def _rotations(parts: tuple[str, ...]) -> list[str]:
+    return [" ".join(parts[i:] + parts[:i]) for i in range(len(parts))]
 
 
 def recipe_hash(recipe: Recipe, tasks: Sequence[Task], base: Base) -> str:
@@ -194,6 +218,7 @@ def _adapt(model: Any, recipe: Recipe) -> Any:
     if recipe.method == "full":
         if recipe.optimising.embeddings == "frozen":
             model.get_input_embeddings().weight.requires_grad_(False)
+            model.get_output_embeddings().weight.requires_grad_(False)
         return model
     from peft import LoraConfig, get_peft_model
 
@@ -216,17 +241,23 @@ def _optimise(run: _Run) -> dict[str, Any]:
     epochs, total = steps_of(rows, options)
     rng = random.Random(recipe.seed)
 
-    def make() -> list[list[Encoded]]:
-        wordings = recipe.prompting.wordings or (run.style.wording,)
-        encoded = [
+    wordings = recipe.prompting.wordings or (run.style.wording,)
+
+    def encoded() -> list[Encoded]:
+        return [
             row
             for task in run.tasks
             for row in encoder.examples(
                 task, run.split.train[task.id], style=run.style, wordings=wordings, order=recipe.prompting.order, rng=rng
             )
         ]
-        return batches(encoded, options.batch_size, rng)
 
+    def make() -> list[list[Encoded]]:
+        return batches(encoded(), options.batch_size, rng)
+
+    words = None
+    if recipe.method == "full" and options.embeddings == "used":
+        words = UsedWords(run.model, run.vocabulary(encoder))
     autocast = run.compute if run.compute != torch.float32 else None
     best: tuple[float, int, dict[str, Any], dict[str, Any]] | None = None
     tokens, losses = 0, []
@@ -236,7 +267,7 @@ def _optimise(run: _Run) -> dict[str, Any]:
     # rate that falls to zero, the best epoch never lies in the first half.
     every = math.ceil(epochs / max(options.epochs, 1))
     run.report.begin("training", total)
-    for event in optimise(run.model, [make] * epochs, total, options, autocast=autocast):
+    for event in optimise(run.model, [make] * epochs, total, options, autocast=autocast, words=words):
         if isinstance(event, Step):
             tokens += event.tokens
             losses.append(event.loss)
@@ -251,7 +282,7 @@ def _optimise(run: _Run) -> dict[str, Any]:
             run.report.say(f"epoch {event} of {epochs}: loss {np.mean(losses[-50:]):.3f}" + (f"; validation {shown}" if shown else ""))
             overall = _overall(run, scores)
             if best is None or overall <= best[0]:
-                best = (overall, event, _weights(run.model), scores)
+                best = (overall, event, _weights(run.model, words), scores)
     assert best is not None
     _restore(run.model, best[2])
     seconds = time.perf_counter() - began - spent_validating
@@ -301,8 +332,10 @@ def _overall(run: _Run, scores: dict[str, tuple[str, float]]) -> float:
     return float(np.mean(parts)) if parts else 0.0
 
 
-def _weights(model: Any) -> dict[str, Any]:
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+def _weights(model: Any, words: UsedWords | None) -> dict[str, Any]:
+    # Embeddings that are trained apart do not move by gradient, but by being written back.
+    apart = {id(matrix) for matrix in words.matrices} if words else set()
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad or id(p) in apart}
 
 
 def _restore(model: Any, weights: dict[str, Any]) -> None:
@@ -342,7 +375,7 @@ def _card(task: Task, split: Split) -> TaskCard:
     shares: dict[str, float] = {}
     if task.kind == "classification":
         count = Counter(str(example.target) for example in train)
-        shares = {label: count[label] / len(train) for label in task.labels}
+        shares = {label: count[label] / max(len(train), 1) for label in task.labels}
     spreads = [example.spread for example in train if example.spread > 0]
     return TaskCard(
         task=task,

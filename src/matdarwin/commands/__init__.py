@@ -1,0 +1,1 @@
+"""The commands of `darwin`: parse, call, print; the work is done elsewhere."""

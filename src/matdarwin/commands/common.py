@@ -1,0 +1,102 @@
+"""What all commands share: where text goes, what stays quiet, and how faults are told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, which stands alone on standard output.")]
+
+OK, PARTLY, WRONG, CRASHED, INTERRUPTED, PIPE = 0, 1, 2, 70, 130, 141
+"""Exit codes: done; some row without a value; wrong usage or nothing done; a fault of ours; Ctrl-C; reader gone."""
+
+_WIDE = 160
+
+
+class UsageError(ValueError):
+    """Options that do not go together, or an argument that cannot be."""
+
+
+def quiet() -> None:
+    """Keep libraries from talking; called before any of them is imported."""
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    if hasattr(sys.stdout, "reconfigure"):
+        # A character that the terminal does not have must not stop a table.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def working() -> Iterator[Any]:
+    """While libraries work: whatever they print goes to stderr. Yields the standard output that is for results."""
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield out
+
+
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def emit(text: str) -> None:
+    """Print a result."""
+    print(text, flush=True)
+
+
+def emit_json(data: object) -> None:
+    """Print a result as JSON; NaN is none."""
+    emit(json.dumps(data, indent=2, allow_nan=False))
+
+
+def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """Print rows as a table for people; texts are shown as they are, never as markup.
+
+    Args:
+        columns: Heads of the columns.
+        rows: Cells; None is shown as a dash.
+        right: Columns that are set flush right.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(highlight=False, width=_WIDE)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("-" if cell is None else _printable(str(cell))) for cell in row))
+    console.print(table)
+
+
+def number(value: object, digits: int = 4) -> str | None:
+    """A number for people: four significant digits, or None."""
+    return None if value is None else f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def short(text: str, length: int = 48) -> str:
+    """A text cut to a length that a table holds."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _printable(text: str) -> str:
+    """Without control characters, which would move the cursor about."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)

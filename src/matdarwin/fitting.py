@@ -1,0 +1,150 @@
+"""What a table in memory says of the task that it is: materials, targets, the grid of answers, and the division of its rows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matdarwin.data import leakage
+from matdarwin.data.leakage import Split
+from matdarwin.materials import parse
+from matdarwin.materials.material import Kind, Material, MaterialError
+from matdarwin.tasks.schema import MAX_GRID, Example, Task
+
+_TRIED = 200
+_MINIMUM_CALIBRATION = 50
+
+
+def guess(given: Sequence[object]) -> Kind:
+    """The parser that reads most of the first materials; a name is what neither other reads at least half of."""
+    tried = given[:_TRIED]
+    read = Counter({kind: sum(_reads(one, kind) for one in tried) for kind in ("composition", "molecule")})
+    kind, count = read.most_common(1)[0]
+    best: Kind = "composition" if kind == "composition" else "molecule"
+    return best if 2 * count >= len(tried) else "name"
+
+
+def _reads(given: object, kind: Kind) -> bool:
+    try:
+        parse(given, kind)
+    except MaterialError:
+        return False
+    return True
+
+
+def parsed(given: Sequence[object], kind: Kind) -> list[Material]:
+    """The materials of a column.
+
+    Raises:
+        ValueError: One is none; its index, token and position are named.
+    """
+    found = []
+    for index, one in enumerate(given):
+        try:
+            found.append(parse(one, kind))
+        except MaterialError as error:
+            raise ValueError(f"X[{index}] is no {kind}: {error}") from error
+    return found
+
+
+def numbers(y: object) -> list[float]:
+    """The values of a column.
+
+    Raises:
+        ValueError: It is no column, or one of its values is no finite number; its index is named.
+    """
+    try:
+        values = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"y holds what is no number: {error}") from error
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"y is a column of numbers, one or more; got the shape {values.shape}")
+    for index in np.flatnonzero(~np.isfinite(values)):
+        raise ValueError(f"y[{index}] is {values[index]}; drop the row or give its value")
+    return [float(value) for value in values]
+
+
+def classes(y: object) -> tuple[NDArray[Any], list[str], list[str]]:
+    """The classes sorted, each row's label, and the labels in the classes' order.
+
+    Raises:
+        ValueError: It is no column, has one class only, or a class that an answer could not spell.
+    """
+    given = np.asarray(y)
+    if given.ndim == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if given.ndim != 1 or not len(given):
+        raise ValueError(f"y is a column of classes, one or more; got the shape {given.shape}")
+    for index, value in enumerate(given.tolist()):
+        if not isinstance(value, str | int):
+            raise ValueError(f"y[{index}] is {value!r}; classes are texts, whole numbers or booleans")
+    classes, places = np.unique(given, return_inverse=True)
+    labels = [str(value) for value in classes.tolist()]
+    if len(labels) < 2:
+        raise ValueError(f"y has the one class {labels[0]!r}; there is nothing to learn")
+    for label in labels:
+        if not label.strip() or label != " ".join(label.split()):
+            raise ValueError(f"the class {label!r} is empty or has blanks at its ends or in a row; write it without")
+    return classes, [labels[place] for place in places], labels
+
+
+def grid(values: Sequence[float], decimals: int | None, bounds: tuple[float, float] | None) -> dict[str, Any]:
+    """Decimals and bounds of the answers: what was asked for, else what the values call for.
+
+    Raises:
+        ValueError: Bounds that do not rise or do not hold every value, or values that fixed decimals cannot hold.
+    """
+    exact = [Decimal(repr(value)) for value in values]
+    least, greatest = min(exact), max(exact)
+    width = (greatest - least) or max(abs(greatest), Decimal(1))
+    if bounds is None:
+        low, high = (Decimal(0) if least >= 0 else least - width), greatest + width
+    else:
+        low, high = (Decimal(repr(float(bound))) for bound in bounds)
+        if not low < high:
+            raise ValueError(f"bounds must rise, got {bounds}")
+        for index, value in enumerate(exact):
+            if not low <= value <= high:
+                raise ValueError(f"y[{index}] is {value}, outside the bounds {bounds}")
+    if decimals is None:
+        written = max(max(0, -int(value.normalize().as_tuple().exponent)) for value in exact)
+        lower, upper = np.quantile(values, [0.25, 0.75])
+        scale = float(upper - lower) or float(width)
+        telling = max(0, 2 - math.floor(math.log10(scale)))  # decimals that show three significant digits of the scale
+        wanted = min(written, telling, 6)
+        decimals = min(written, max(4, telling), 6)
+        while decimals > 0 and (high - low + 2) * 10**decimals > MAX_GRID:
+            decimals -= 1
+        if decimals < wanted or (high - low) * 10**decimals > MAX_GRID:
+            raise ValueError(
+                f"y runs from {least} to {greatest} while its middle half is {scale:.3g} wide; answers have fixed decimals, "
+                "which cannot hold both: give the log10, or another unit"
+            )
+    if bounds is None:
+        step = Decimal(1).scaleb(-decimals)
+        low = (low / step).to_integral_value(ROUND_FLOOR) * step
+        high = (high / step).to_integral_value(ROUND_CEILING) * step
+    return {"bounds": [float(low), float(high)], "decimals": decimals}
+
+
+def divide(task: Task, examples: list[Example], *, seed: int, validation: float, calibration: float) -> Split:
+    """Merge and divide the rows by key, by the rule that divides files (see `leakage.split`)."""
+    removed: Counter[str] = Counter()
+    merged = leakage.merge(task, examples, removed)
+    parts = leakage._draw(merged, [task.id], seed, validation, calibration, _MINIMUM_CALIBRATION)
+    rows = {
+        name: {task.id: [example for example, part in zip(merged, parts, strict=True) if part == name]}
+        for name in ("train", "validation", "calibration")
+    }
+    return Split(
+        tasks=(task,), targets=(task.id,), fold=None, scheme="seeded", seed=seed, test={task.id: []},
+        kept={task.id: len(examples)}, removed=dict(removed), **rows,
+    )  # fmt: skip

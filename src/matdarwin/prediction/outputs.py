@@ -1,0 +1,184 @@
+"""Answered rows out again, as CSV or Parquet: all columns as they came, the predictions beside them, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import gzip
+import io
+import os
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from matdarwin.data.sources import DataError
+from matdarwin.prediction.files import PARQUET, Cells, Chunk, ParquetTable, Table
+from matdarwin.prediction.prediction import Prediction
+from matdarwin.tasks.schema import Task
+
+ADDED = ("value", "unit", "lower", "upper", "status", "reason")
+"""Columns that are added for each task. `reason` also holds the notes: what a reader of the value must know."""
+
+
+def added_columns(columns: Sequence[str], tasks: Sequence[Task]) -> list[str]:
+    """Names of the added columns, by task: `value` …, or `value_TASK` … for several; `darwin_` before one that is taken."""
+    names: list[str] = []
+    for task in tasks:
+        for name in ADDED:
+            wanted = name if len(tasks) == 1 else f"{name}_{task.id}"
+            while wanted in columns or wanted in names:
+                wanted = f"darwin_{wanted}"
+            names.append(wanted)
+    return names
+
+
+class Sink(Protocol):
+    """Where answered chunks go."""
+
+    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
+        """Add the rows of a chunk with their predictions."""
+        ...
+
+
+class CsvSink:
+    """Writes answered rows as CSV."""
+
+    def __init__(self, stream: Any, table: Table, tasks: Sequence[Task]) -> None:
+        self._plain = csv.writer(stream, lineterminator="\n")
+        self._quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        self._row([*table.columns, *added_columns(table.columns, tasks)])
+
+    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
+        """See `Sink`."""
+        rows = chunk.rows if isinstance(chunk.rows, list) else _texts(chunk.rows)
+        for cells, predictions in zip(rows, found, strict=True):
+            self._row([*cells, *(_text(cell) for p in predictions for cell in _cells(p))])
+
+    def _row(self, cells: list[str]) -> None:
+        # The writer quotes the line ends that it writes itself, but readers also take a lone carriage return for one.
+        (self._quoting if any("\r" in cell for cell in cells) else self._plain).writerow(cells)
+
+
+class ParquetSink:
+    """Writes answered rows as Parquet; columns that were read as text stay text."""
+
+    def __init__(self, stream: BinaryIO, table: Table, tasks: Sequence[Task]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        number = {True: pa.float64(), False: pa.string()}
+        given = list(table.schema) if isinstance(table, ParquetTable) else [pa.field(name, pa.string()) for name in table.columns]
+        types = [
+            number[name in ("lower", "upper") or (name == "value" and task.kind == "regression")] for task in tasks for name in ADDED
+        ]
+        names = added_columns(table.columns, tasks)
+        fields = [pa.field(name, type) for name, type in zip(names, types, strict=True)]
+        metadata = table.schema.metadata if isinstance(table, ParquetTable) else None
+        self._given = len(given)
+        self._schema = pa.schema([*given, *fields], metadata=metadata)
+        self._writer = pyarrow.parquet.ParquetWriter(stream, self._schema)
+
+    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
+        """See `Sink`."""
+        import pyarrow as pa
+
+        if isinstance(chunk.rows, list):
+            arrays = [pa.array(column, pa.string()) for column in zip(*chunk.rows, strict=True)]
+        else:
+            arrays = list(chunk.rows.columns)
+        answers = [[cell for p in predictions for cell in _cells(p)] for predictions in found]
+        fields = list(self._schema)[self._given :]
+        arrays += [pa.array(column, f.type) for column, f in zip(zip(*answers, strict=True), fields, strict=True)]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+
+    def close(self) -> None:
+        """Write the file's end."""
+        self._writer.close()
+
+
+@contextlib.contextmanager
+def open_sink(path: Path | str, table: Table, tasks: Sequence[Task], *, stdout: Any = None) -> Iterator[Sink]:
+    """A sink into a file (Parquet by its suffix, else CSV), or as CSV into `stdout` where the path is `-`.
+
+    The file gets its name when it is whole: until then, and after any fault, what stood there before is untouched.
+
+    Raises:
+        DataError: The folder is not there or cannot be written to, or the disk is full.
+    """
+    if str(path) == "-":
+        text = io.TextIOWrapper(stdout.buffer, encoding="utf-8", newline="", write_through=True)
+        try:
+            yield CsvSink(text, table, tasks)
+        finally:
+            text.detach()
+        return
+    # A link stays a link; what is no file (a pipe, a device) is written to as it is.
+    final = Path(path).resolve()
+    plain = not final.exists() or final.is_file()
+    part = final.with_name(f".{final.name}.{os.getpid()}.part") if plain else final
+    try:
+        # Closing writes too, hence the outer watch over a full disk.
+        with _disk_errors(Path(path), full_only=True):
+            with _disk_errors(Path(path)):
+                raw = part.open("wb")
+            with raw:
+                yield from _filled(raw, final, table, tasks)
+                if plain:
+                    os.fsync(raw.fileno())
+        if plain:
+            with _disk_errors(Path(path)):
+                part.replace(final)
+    finally:
+        if plain:
+            part.unlink(missing_ok=True)
+
+
+def _filled(raw: BinaryIO, final: Path, table: Table, tasks: Sequence[Task]) -> Iterator[Sink]:
+    """Yield the sink of the file's kind, then write out what it still holds."""
+    if final.suffix.lower() in PARQUET:
+        sink = ParquetSink(raw, table, tasks)
+        yield sink
+        sink.close()
+        return
+    stream: Any = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if final.suffix == ".gz" else raw
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+    yield CsvSink(text, table, tasks)
+    text.flush()
+    text.detach()
+    if stream is not raw:
+        stream.close()
+    raw.flush()
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path, *, full_only: bool = False) -> Iterator[None]:
+    """Turn what the disk says into a `DataError` with its remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(f"{path}: the disk is full, so the output was not written; free some space or choose another folder") from error
+        if full_only:
+            raise
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _cells(prediction: Prediction) -> list[float | str | None]:
+    """The added cells of one prediction."""
+    says = "; ".join([*filter(None, [prediction.reason]), *prediction.notes]) or None
+    return [prediction.value, prediction.unit, prediction.lower, prediction.upper, prediction.status, says]
+
+
+def _text(cell: float | str | None) -> str:
+    """A cell as text; numbers in full, without an exponent."""
+    if cell is None:
+        return ""
+    return cell if isinstance(cell, str) else f"{Decimal(repr(float(cell))):f}"
+
+
+def _texts(batch: Any) -> Cells:
+    """The rows of an Arrow batch as text."""
+    columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in batch.columns]
+    return [list(row) for row in zip(*columns, strict=True)]

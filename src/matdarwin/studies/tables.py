@@ -1,0 +1,413 @@
+"""Results files to tables: docs/results.md, and the block of results in the README. Run by `make results`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from matdarwin.studies.figures import words
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+_FOLDS = 5
+_WAYS = {
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "roc_auc": "ROC-AUC",
+}
+_LESS_IS_BETTER = {"mae", "rmse"}
+
+
+class TablesError(RuntimeError):
+    """A results file or README that tables cannot be made of."""
+
+
+class _Read(BaseModel):
+    """A results file as far as tables need it; what else it holds is left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Published(_Read):
+    """One line of the published board."""
+
+    algorithm: str
+    metric: str
+    mean: float
+    leaked: bool = False
+    note: str | None = None
+
+
+class Score(_Read):
+    """`results/board/TASK.STRATEGY.json`."""
+
+    task: str
+    strategy: str
+    title: str = ""
+    unit: str | None = None
+    metric: str
+    summary: dict[str, Any]
+    folds: list[dict[str, Any]]
+    baselines: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    board: list[Published] = Field(default_factory=list)
+    metals: dict[str, Any] | None = None
+    non_metals: dict[str, Any] | None = None
+    seeds: list[int] = Field(default_factory=list)
+    leaky: bool = False
+
+    @property
+    def tested(self) -> list[int]:
+        """The test folds that are in it."""
+        return sorted({int(fold["fold"]) for fold in self.folds})
+
+    def own(self, metric: str | None = None) -> float | None:
+        """The model's own score: that of the median for numbers."""
+        return single(self.summary.get(metric or self.metric))
+
+    def rival(self) -> tuple[str, float] | None:
+        """The best classical model of the same run."""
+        scores = [
+            (name, value) for name, found in self.baselines.items() if (value := found.get(self.metric)) is not None
+        ]
+        return min(scores, key=lambda item: self.worse(item[1]), default=None)
+
+    def published(self) -> Published | None:
+        """The best published score that does not rest on a leak."""
+        clean = [row for row in self.board if row.metric == self.metric and not row.leaked]
+        return min(clean, key=lambda row: self.worse(row.mean), default=None)
+
+    def worse(self, value: float) -> float:
+        """A number that is larger the worse a score is."""
+        return value if self.metric in _LESS_IS_BETTER else -value
+
+
+def single(value: Any) -> float | None:
+    """One number of a score that may be given by way of answering (`median`, else the first)."""
+    if isinstance(value, dict):
+        value = value.get("median", next(iter(value.values()), None))
+    return None if value is None else float(value)
+
+
+def read_scores(results: Path) -> list[Score]:
+    """All results over folds, by task and strategy.
+
+    Raises:
+        TablesError: A file is no such result; it is named.
+    """
+    found = []
+    for file in sorted((results / "board").glob("*.json")):
+        task, _, strategy = file.stem.partition(".")
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            summary = data["summary"]
+            metric = "mae" if "mae" in summary else "balanced_accuracy"
+            found.append(Score.model_validate({"task": task, "strategy": strategy, "metric": metric} | data))
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
+            raise TablesError(
+                f"{file} is no result over folds: {' '.join(str(error).split())}; make it again with darwin evaluate"
+            ) from error
+    return found
+
+
+def read_bench(results: Path) -> dict[str, Any] | None:
+    """Summary of the speed of prediction, or None where it was not measured.
+
+    Raises:
+        TablesError: The file is no such result.
+    """
+    file = results / "bench" / "predict.json"
+    if not file.is_file():
+        return None
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return dict(data["summary"]) | {"machine": data.get("machine") or {}}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise TablesError(f"{file} is no benchmark result: {error}; make it again with make bench") from error
+
+
+def page(scores: Sequence[Score], bench: dict[str, Any] | None) -> str:
+    """docs/results.md."""
+    parts = [
+        "# Results",
+        "Made by `make results` from the files under `results/`; do not edit by hand.",
+        summary(scores, bench, link=False),
+    ]
+    for score in scores:
+        parts += [f"## {score.task}, {score.strategy}", f"{score.title}. {_state(score)}".lstrip(". "), _rivals(score)]
+        if score.metals or score.non_metals:
+            parts += ["### Metals and non-metals apart", _groups(score)]
+        if score.board:
+            parts += ["### The published board beside it", _board(score)]
+        if score.folds:
+            parts += ["### By fold", _by_fold(score)]
+    if bench is not None:
+        parts += ["## Speed of prediction", _bench(bench)]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(scores: Sequence[Score], bench: dict[str, Any] | None, *, link: bool = True) -> str:
+    """The short table: each task's model beside its best classical rival and the best clean published score.
+
+    Args:
+        scores: Results over folds.
+        bench: Summary of the speed of prediction, or None.
+        link: Whether to point to docs/results.md.
+    """
+    lines = []
+    if scores:
+        rows = []
+        for score in scores:
+            rival, best = score.rival(), score.published()
+            rows.append(
+                [
+                    score.task, score.strategy, _WAYS.get(score.metric, score.metric) + (f", {score.unit}" if score.unit else ""),
+                    _number(score.own()),
+                    "-" if rival is None else f"{_number(rival[1])} ({words(rival[0])})",
+                    "-" if best is None else f"{_number(best.mean)} ({_cell(best.algorithm)})",
+                    _percent(score.summary.get("coverage")),
+                    _stand(score),
+                ]
+            )  # fmt: skip
+        head = [
+            "task",
+            "model",
+            "metric",
+            "ours",
+            "best classical rival",
+            "best published, no known leak",
+            "90 % intervals hold",
+            "where we stand",
+        ]
+        lines.append(_table(head, rows))
+        if link:
+            lines.append("Seeds, folds, all rivals and the whole board: [docs/results.md](docs/results.md).")
+    else:
+        lines.append("No results are in yet.")
+    if bench is not None:
+        lines.append(_bench_line(bench))
+    return "\n\n".join(lines)
+
+
+def put(readme: str, block: str) -> str:
+    """The README with its block of results replaced.
+
+    Raises:
+        TablesError: It does not have one pair of markers, in order.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise TablesError(f"the README needs {BEGIN} and after it {END}, once each")
+    return readme[: readme.index(BEGIN) + len(BEGIN)] + f"\n{block}\n" + readme[readme.index(END) :]
+
+
+def write(root: Path) -> list[Path]:
+    """Write docs/results.md and the README's block from `root`/results; returns the files that changed.
+
+    Raises:
+        TablesError: As from reading; nothing is written then.
+    """
+    scores, bench = read_scores(root / "results"), read_bench(root / "results")
+    readme, results = root / "README.md", root / "docs" / "results.md"
+    texts = {readme: put(readme.read_text(encoding="utf-8"), summary(scores, bench)), results: page(scores, bench)}
+    changed = []
+    for path, text in texts.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+def _state(score: Score) -> str:
+    """What a reader must know before the numbers."""
+    said = f"Test folds {', '.join(map(str, score.tested))}; seeds {', '.join(map(str, score.seeds)) or 'not stated'}."
+    if len(score.tested) < _FOLDS:
+        said += f" **{len(score.tested)} of {_FOLDS} folds: not comparable with five-fold means.**"
+    if score.leaky:
+        said += " **LEAKY: test materials were learnt from; not a score.**"
+    seconds = score.summary.get("seconds")
+    if isinstance(seconds, dict):
+        said += " Seconds: " + ", ".join(f"{name} {value:,.0f}" for name, value in seconds.items()) + "."
+    elif seconds is not None:
+        said += f" Seconds: {float(seconds):,.0f}."
+    return said
+
+
+def _stand(score: Score) -> str:
+    rival, own = score.rival(), score.own()
+    if own is None or rival is None:
+        return "-"
+    gap = score.worse(own) - score.worse(rival[1])
+    word = "behind" if gap > 0 else "ahead of" if gap < 0 else "level with"
+    short = f"{word} the rival" + (f" by {_number(abs(gap))}" if gap else "")
+    return short + ("" if len(score.tested) == _FOLDS else f" ({len(score.tested)} of {_FOLDS} folds)")
+
+
+def _metrics(score: Score) -> list[str]:
+    """Metrics that the model or any rival has, the task's own first."""
+    named = [
+        name for name in _WAYS if name in score.summary or any(name in found for found in score.baselines.values())
+    ]
+    return sorted(named, key=lambda name: name != score.metric)
+
+
+def _rivals(score: Score) -> str:
+    metrics = _metrics(score)
+    unit = f", {score.unit}" if score.unit else ""
+    head = [
+        "model",
+        *(f"{_WAYS[name]}{unit if name in _LESS_IS_BETTER else ''}" for name in metrics),
+        "coverage",
+        f"width{unit}",
+        "unread",
+    ]
+    ways = [
+        way
+        for way in ("median", "mean", "mode")
+        if isinstance(score.summary.get("mae"), dict) and way in score.summary["mae"]
+    ]
+    rest = [
+        _percent(score.summary.get("coverage")),
+        _number(score.summary.get("width")),
+        str(score.summary.get("unread", "-")),
+    ]
+    rows = []
+    for way in ways or [""]:
+        values = [score.summary.get(name) for name in metrics]
+        shown = [_number(value.get(way) if isinstance(value, dict) else value) for value in values]
+        rows.append(
+            [
+                f"**{score.strategy}{', ' + way if way else ''}**",
+                *shown,
+                *(rest if way in ("", "median") else ["", "", ""]),
+            ]
+        )
+    ordered = sorted(score.baselines.items(), key=lambda item: _order(score, item[1].get(score.metric)))
+    rows += [[words(name), *(_number(found.get(metric)) for metric in metrics), "", "", ""] for name, found in ordered]
+    return _table(head, rows)
+
+
+def _order(score: Score, value: float | None) -> float:
+    return float("inf") if value is None else score.worse(value)
+
+
+def _groups(score: Score) -> str:
+    unit = f", {score.unit}" if score.unit else ""
+    rows = []
+    for name, found in (("metals", score.metals), ("non-metals", score.non_metals)):
+        if found:
+            errors = found.get("mae")
+            by_way = errors if isinstance(errors, dict) else {"median": errors}
+            shown = [_number(by_way.get(way)) for way in ("median", "mean", "mode")]
+            rows.append(
+                [
+                    name,
+                    str(found.get("rows", "-")),
+                    *shown,
+                    _percent(found.get("coverage")),
+                    _number(found.get("width")),
+                ]
+            )
+    return _table(
+        ["rows of", "number", *(f"MAE{unit}, {way}" for way in ("median", "mean", "mode")), "coverage", f"width{unit}"],
+        rows,
+    )
+
+
+def _board(score: Score) -> str:
+    mine = score.own()
+    rows = [
+        (row.mean, [_cell(row.algorithm), _number(row.mean), "**leaked**" if row.leaked else "", _cell(row.note or "")])
+        for row in score.board
+        if row.metric == score.metric
+    ]
+    if mine is not None and len(score.tested) == _FOLDS:
+        rows.append((mine, [f"**{score.strategy} (ours)**", f"**{_number(mine)}**", "", ""]))
+    rows.sort(key=lambda row: score.worse(row[0]))
+    return _table(["model", _WAYS.get(score.metric, score.metric), "leak", "note"], [cells for _, cells in rows])
+
+
+def _by_fold(score: Score) -> str:
+    metrics = _metrics(score)
+    rows = []
+    for fold in sorted(score.folds, key=lambda fold: int(fold["fold"])):
+        scores = fold.get("scores", fold)
+        # Either the scores themselves, or those of each way of answering, the right one first.
+        by_way = score.metric not in scores and bool(scores)
+        main = next(iter(scores.values())) if by_way else scores
+        rows.append([str(fold["fold"]), *(_number(single(main.get(name))) for name in metrics)])
+    return _table(["fold", *(_WAYS[name] for name in metrics)], rows)
+
+
+def _bench(bench: dict[str, Any]) -> str:
+    rates = bench.get("rows_per_second") or {}
+    rows = [
+        [style, *(_number(found.get(way)) for way in ("sampling", "generate", "ours"))]
+        for style, found in rates.items()
+        if isinstance(found, dict)
+    ]
+    machine = bench["machine"]
+    where = ", ".join(str(x) for x in (machine.get("gpu") or machine.get("cpu"), bench.get("dtype")) if x)
+    table = (
+        _table(["prompts", "sampling, one by one", "plain batched generate", "ours, whole distribution"], rows)
+        if rows
+        else ""
+    )
+    said = "Rows per second" + (f" ({where})" if where else "") + ", each way at its best batch."
+    return "\n\n".join(part for part in (said, table, _bench_line(bench)) if part)
+
+
+def _bench_line(bench: dict[str, Any]) -> str:
+    named = {
+        "times_sampling": "as fast as sampling one by one",
+        "times_generate_compact": "as fast as plain batched generation with compact prompts",
+        "times_generate_alpaca": "with alpaca prompts",
+    }
+    parts = [f"{float(bench[key]):.2g} times {text}" for key, text in named.items() if bench.get(key) is not None]
+    return (
+        f"The whole distribution is computed {', '.join(parts)}."
+        if parts
+        else "The speed of prediction was not measured."
+    )
+
+
+def _number(value: Any) -> str:
+    number = single(value)
+    if number is None:
+        return "-"
+    return f"{number:.1f}" if abs(number) >= 10 else f"{number:.3f}"
+
+
+def _percent(value: Any) -> str:
+    return "-" if value is None else f"{100 * float(value):.1f} %"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break a Markdown table."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    """Write both and say which changed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path(), help="folder with README.md, docs and results")
+    root = parser.parse_args().root
+    try:
+        changed = write(root)
+    except (TablesError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print("\n".join(f"written: {path}" for path in changed) or "nothing changed")
+
+
+if __name__ == "__main__":
+    main()

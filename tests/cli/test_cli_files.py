@@ -1,0 +1,252 @@
+"""`darwin predict` on tables: the same rows and columns come back, in order, whatever is in them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from conftest import Darwin, Quick
+
+ADDED = ["value", "unit", "lower", "upper", "status", "reason"]
+
+
+def read(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))
+
+
+def write(path: Path, rows: list[list[str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    return path
+
+
+def test_ten_thousand_rows_with_one_percent_bad(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    rng = random.Random(1)
+    rows = [["id", "composition", "remark"]]
+    for i in range(10_000):
+        material = "" if i % 500 == 7 else f"bad{i}" if i % 125 == 3 else f"unread{i}" if i % 1000 == 5 else "A" * rng.randint(1, 30)
+        rows.append([f"{i:05}", material, rng.choice(["", 'a "quoted" one', "two\nlines", " padded ", "NaN", "1.50", "ü, ∆"])])
+    source, target = write(tmp_path / "in.csv", rows), tmp_path / "out.csv"
+    done = darwin("predict", "-i", str(source), "-o", str(target))
+    got = read(target)
+    assert done.code == 1 and done.out == ""
+    assert got[0] == [*rows[0], *ADDED]
+    assert [row[:3] for row in got] == rows
+    for row in got[1:]:
+        material, (value, unit, lower, upper, status, reason) = row[1], row[3:]
+        assert unit == "eV"
+        if material.startswith("A"):
+            assert float(value) == len(material) / 10 and float(lower) < float(value) < float(upper) and (status, reason) == ("ok", "")
+        else:
+            assert (value, lower, upper) == ("", "", "")
+            assert (status, reason) == (
+                ("invalid", "empty cell") if not material else ("unread" if "unread" in material else "invalid", f"`{material}` at position 0 is no element")
+            )
+    assert max(count for count, _ in quick[0].calls) <= 1024
+    assert "110 of 10,000 rows have no value" in done.err
+
+
+def test_json_summary_of_a_file(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", [["composition"], ["GaN"], ["bad"], [""]])
+    done = darwin("predict", "-i", str(source), "-o", str(tmp_path / "out.csv"), "--json")
+    summary = json.loads(done.out)
+    assert (summary["rows"], summary["without_value"], summary["statuses"]) == (3, 2, {"ok": 1, "invalid": 2})
+    assert summary["model"].startswith("one-") and summary["tasks"] == ["tiny_gap"]
+
+
+def test_json_of_a_table(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", [["composition"], *([f"{'A' * (i + 1)}"] for i in range(1500))])
+    done = darwin("predict", "-i", str(source), "--json")
+    assert done.code == 0
+    assert [row["input"] for row in json.loads(done.out)] == ["A" * (i + 1) for i in range(1500)]
+
+
+def test_stdin_to_stdout(darwin: Darwin, quick: list[Quick]) -> None:
+    text = '\ufeffid,formula\n1,GaN\n2,"Fe,bad"\n'
+    done = darwin("predict", "-i", "-", "-o", "-", stdin=text.encode())
+    assert done.code == 1
+    assert list(csv.reader(io.StringIO(done.out))) == [
+        ["id", "formula", *ADDED],
+        ["1", "GaN", "0.3", "eV", "0.25", "0.35", "ok", ""],
+        ["2", "Fe,bad", "", "eV", "", "", "invalid", "`Fe,bad` at position 0 is no element"],
+    ]
+
+
+def test_materials_into_a_file(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    assert darwin("predict", "GaN", "PuN", "-o", str(tmp_path / "out.csv")).code == 0
+    assert [row[0] for row in read(tmp_path / "out.csv")] == ["input", "GaN", "PuN"]
+    assert read(tmp_path / "out.csv")[2][-1] == "never saw Pu"
+
+
+def test_several_tasks_have_columns_of_their_own(darwin: Darwin, quick: list[Quick], tmp_path: Path, at_trained: Path) -> None:
+    two = next(p.name for p in (at_trained / "checkpoints").iterdir() if p.name.startswith("two-"))
+    source = write(tmp_path / "in.csv", [["composition"], ["GaN"]])
+    done = darwin("predict", "-i", str(source), "-o", "-", "-m", two, "-t", "tiny_gap", "-t", "tiny_metal")
+    assert done.out.splitlines()[0].split(",") == ["composition", *(f"{n}_tiny_gap" for n in ADDED), *(f"{n}_tiny_metal" for n in ADDED)]
+
+
+def test_taken_names_get_a_prefix_and_nothing_is_overwritten(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", [["composition", "value", "status"], ["GaN", "mine", "also mine"]])
+    assert darwin("predict", "-i", str(path), "-o", str(path)).code == 0
+    assert darwin("predict", "-i", str(path), "-o", str(path)).code == 0
+    head, row = read(path)
+    assert head[:3] == ["composition", "value", "status"] and row[:3] == ["GaN", "mine", "also mine"]
+    assert {"darwin_value", "darwin_darwin_value", "unit", "darwin_unit"} <= set(head)
+    assert len(set(head)) == len(head) == 15
+
+
+def test_gzip_both_ways(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    (tmp_path / "in.csv.gz").write_bytes(gzip.compress(b"composition\nGaN\n"))
+    assert darwin("predict", "-i", str(tmp_path / "in.csv.gz"), "-o", str(tmp_path / "out.csv.gz")).code == 0
+    assert gzip.decompress((tmp_path / "out.csv.gz").read_bytes()).decode().splitlines()[1].startswith("GaN,0.3,eV")
+
+
+def test_parquet_keeps_types_and_rows(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "composition": pa.array(["GaN", None, "bad", "ZnO2"] * 700).dictionary_encode(),
+            "n": pa.array(range(2800), pa.int16()),
+            "when": pa.array([None, 1, 2, 3] * 700, pa.timestamp("ms")),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    done = darwin("predict", "-i", str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.parquet"))
+    got = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+    assert done.code == 1
+    assert got.column_names == ["composition", "n", "when", *ADDED]
+    assert got.column("n").equals(table.column("n")) and got.column("when").equals(table.column("when"))
+    assert got.column("composition").to_pylist() == table.column("composition").to_pylist()
+    assert got.schema.field("value").type == pa.float64()
+    assert got.column("value").to_pylist()[:4] == [0.3, None, None, 0.4]
+    assert got.column("reason").to_pylist()[1] == "empty cell"
+
+
+def test_pandas_index_survives(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    import pandas as pd
+
+    pd.DataFrame({"composition": ["GaN", "ZnO"]}, index=pd.Index([7, 9], name="key")).to_parquet(tmp_path / "in.parquet")
+    assert darwin("predict", "-i", str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.parquet")).code == 0
+    frame = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(frame.index) == [7, 9] and list(frame["value"]) == [0.3, 0.3]
+
+
+def test_csv_to_parquet_and_back(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", [["composition", "code"], ["GaN", "007"], ["bad", ""]])
+    assert darwin("predict", "-i", str(source), "-o", str(tmp_path / "out.parquet")).code == 1
+    assert pyarrow.parquet.read_table(tmp_path / "out.parquet").column("code").to_pylist() == ["007", ""]
+    assert darwin("predict", "-i", str(tmp_path / "out.parquet"), "--column", "composition", "-o", str(tmp_path / "back.csv")).code == 1
+    assert [row[1] for row in read(tmp_path / "back.csv")] == ["code", "007", ""]
+
+
+@pytest.mark.parametrize(
+    ("head", "column", "chosen"),
+    [
+        (["anything"], None, "anything"),
+        (["material", "composition"], None, "composition"),
+        (["x", "Formula"], None, "Formula"),
+        (["x", "material"], None, "material"),
+        (["x", "composition"], "x", "x"),
+    ],
+)
+def test_which_column(darwin: Darwin, quick: list[Quick], tmp_path: Path, head: list[str], column: str | None, chosen: str) -> None:
+    source = write(tmp_path / "in.csv", [head, ["A" * (i + 1) for i in range(len(head))]])
+    done = darwin("predict", "-i", str(source), "--json", *(["--column", column] if column else []))
+    assert json.loads(done.out)[0]["input"] == "A" * (head.index(chosen) + 1)
+
+
+def test_empty_lines(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("composition\n\nGaN\n\n\nZnO\n\n\n")
+    assert [row[0] for row in read_after(darwin, tmp_path / "one.csv")] == ["composition", "", "GaN", "", "", "ZnO"]
+    (tmp_path / "more.csv").write_text("composition,x\n\nGaN,1\n\nZnO,2\n")
+    assert [row[0] for row in read_after(darwin, tmp_path / "more.csv")] == ["composition", "GaN", "ZnO"]
+
+
+def read_after(darwin: Darwin, source: Path) -> list[list[str]]:
+    darwin("predict", "-i", str(source), "-o", str(source.with_suffix(".out")))
+    return read(source.with_suffix(".out"))
+
+
+def test_table_without_rows(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("composition\n")
+    done = darwin("predict", "-i", str(tmp_path / "in.csv"), "-o", "-")
+    assert (done.code, done.out.strip()) == (0, ",".join(["composition", *ADDED]))
+    assert json.loads(darwin("predict", "-i", str(tmp_path / "in.csv"), "--json").out) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "says"),
+    [
+        (b"", "t.csv", "the file is empty"),
+        (b"composition,x\nGaN,1\nZnO\n", "t.csv", "row 2 (line 3) has 1 cells, the header has 2"),
+        (b"composition,x\nGaN,1,2\n", "t.csv", "row 1 (line 2) has 3 cells"),
+        (b"composition,x,x\nGaN,1,2\n", "t.csv", "column 'x' stands there 2 times"),
+        (b"a,b\nGaN,1\n", "t.csv", "Say --column; there are 'a', 'b'"),
+        (b"composition;x\nGaN;1\n", "t.csv", "semicolons"),
+        ("composition\nGaN\nFe\u2082O\n".encode("utf-16"), "t.csv", "not UTF-8: byte 0xff in line 1"),
+        (b"composition\n" + b"GaN\n" * 50_000 + b"Fe\xe4\n", "t.csv", "not UTF-8: byte 0xe4 in line 50002"),
+        (b'composition\n"GaN"x\n', "t.csv", "is no CSV"),
+        (b"PK\x03\x04", "t.xlsx", "save the table as CSV"),
+        (b"no parquet", "t.parquet", "cannot be read as Parquet"),
+        (b"no gzip", "t.csv.gz", "cannot be read"),
+    ],
+)
+def test_bad_tables(darwin: Darwin, quick: list[Quick], tmp_path: Path, content: bytes, name: str, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "out.csv").write_text("earlier")
+    done = darwin("predict", "-i", str(tmp_path / name), "-o", str(tmp_path / "out.csv"))
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err and name in done.err
+    assert (tmp_path / "out.csv").read_text() == "earlier"
+    assert not quick, "a fault of the table is told before the weights are read"
+
+
+def test_missing_column_names_the_nearest(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", [["composition", "x"], ["GaN", "1"]])
+    done = darwin("predict", "-i", str(source), "--column", "compositon")
+    assert done.code == 2 and "did you mean 'composition'" in done.err
+
+
+def test_stopped_or_failed_run_leaves_the_old_output(
+    darwin: Darwin, quick: list[Quick], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "in.csv", [["composition"], *(["GaN"] for _ in range(3000))])
+    (tmp_path / "out.csv").write_text("earlier")
+
+    def stop(self: Quick, materials: list[str], task: str, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Quick, "predict", stop)
+    assert darwin("predict", "-i", str(source), "-o", str(tmp_path / "out.csv")).code == 130
+    assert (tmp_path / "out.csv").read_text() == "earlier"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "in.csv", "out.csv"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_full_disk(darwin: Darwin, quick: list[Quick]) -> None:
+    done = darwin("predict", "GaN", "-o", "/dev/full")
+    assert done.code == 2 and "the disk is full" in done.err
+
+
+def test_full_disk_at_the_end(darwin: Darwin, quick: list[Quick], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = darwin("predict", "GaN", "-o", str(tmp_path / "out.csv"))
+    assert done.code == 2 and "the disk is full" in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]
+
+
+def test_output_that_cannot_be_written(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    done = darwin("predict", "GaN", "-o", str(tmp_path / "nowhere" / "out.csv"))
+    assert done.code == 2 and "nowhere" in done.err and "cannot be written" in done.err

@@ -1,0 +1,236 @@
+"""The training loop: the right loss, each row once, the same for the same seed."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.tiny import tiny_model
+
+from matdarwin.language.prompts import Encoded
+from matdarwin.training.loop import (
+    Step,
+    TrainingError,
+    answer_loss,
+    batches,
+    collate,
+    learning_rate,
+    optimise,
+    steps_of,
+)
+from matdarwin.training.recipe import Optimising
+
+CPU = torch.device("cpu")
+
+
+def rows_of(count: int, *, seed: int = 0, prefix: int = 3, longest: int = 9) -> list[Encoded]:
+    """Rows of unequal length that begin alike for `prefix` tokens."""
+    rng = random.Random(seed)
+    shared = tuple(range(10, 10 + prefix))
+    return [
+        Encoded(
+            shared + tuple(rng.randrange(20, 60) for _ in range(rng.randint(1, longest))),
+            (*(rng.randrange(20, 60) for _ in range(rng.randint(1, 4))), 1),
+        )
+        for _ in range(count)
+    ]
+
+
+def naive_loss(model: Any, rows: list[Encoded]) -> Any:
+    """Each row apart, over the whole vocabulary, answers and terminators alone."""
+    total, tokens = torch.zeros(()), 0
+    for row in rows:
+        whole = torch.tensor([[*row.prompt, *row.answer]])
+        logp = torch.log_softmax(model(whole, use_cache=False).logits[0], dim=-1)
+        for place, token in enumerate(row.answer):
+            total = total - logp[len(row.prompt) - 1 + place, token]
+            tokens += 1
+    return total / tokens
+
+
+# -- the schedule --------------------------------------------------------------------------------------
+
+
+def test_rate_rises_to_its_peak_and_falls_to_zero_as_half_a_cosine() -> None:
+    options = Optimising(learning_rate=2.0, warmup=0.1)
+    rates = [learning_rate(step, 100, options) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (k + 1) for k in range(10)])
+    assert rates[10] == 2.0 and max(rates) == 2.0
+    assert rates[55] == pytest.approx(1.0)
+    assert rates[32] == pytest.approx(1 + math.cos(math.pi * 22 / 90))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert 0 < rates[-1] < 0.001
+
+
+@given(st.integers(1, 300), st.floats(0, 0.99))
+def test_every_rate_lies_above_zero_and_at_most_at_the_peak(total: int, warmup: float) -> None:
+    options = Optimising(learning_rate=1.0, warmup=warmup)
+    assert all(0 < learning_rate(step, total, options) <= 1 for step in range(total))
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "expected"),
+    [
+        (100, {"epochs": 3, "batch_size": 32}, (3, 12)),
+        (96, {"epochs": 3, "batch_size": 32}, (3, 9)),
+        (10, {"epochs": 2, "batch_size": 32, "minimum_steps": 7}, (7, 7)),
+        (100, {"epochs": 6, "batch_size": 32, "minimum_steps": 20}, (6, 24)),
+    ],
+)
+def test_small_sets_are_passed_over_more_often(rows: int, options: dict[str, int], expected: tuple[int, int]) -> None:
+    assert steps_of(rows, Optimising(**options)) == expected
+
+
+# -- batches -------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 200), st.integers(1, 33), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_each_row_stands_in_one_batch(count: int, size: int, seed: int) -> None:
+    rows = [Encoded((1, 2, *range(number % 7)), (number, 1)) for number in range(count)]
+    made = batches(rows, size, random.Random(seed))
+    assert Counter(row for batch in made for row in batch) == Counter(rows)
+    assert all(1 <= len(batch) <= size for batch in made)
+    assert len(made) == math.ceil(count / size) == steps_of(count, Optimising(epochs=1, batch_size=size))[1]
+
+
+def test_batches_are_drawn_anew_and_hold_like_lengths() -> None:
+    rows = rows_of(320, longest=30)
+    rng = random.Random(0)
+    first, second = batches(rows, 16, rng), batches(rows, 16, rng)
+    assert first != second
+    assert batches(rows, 16, random.Random(0)) == first
+    padding = sum(len(b) * max(len(r.prompt) + len(r.answer) for r in b) - sum(len(r.prompt) + len(r.answer) for r in b) for b in first)
+    plain = [rows[i : i + 16] for i in range(0, 320, 16)]
+    worse = sum(len(b) * max(len(r.prompt) + len(r.answer) for r in b) - sum(len(r.prompt) + len(r.answer) for r in b) for b in plain)
+    assert padding < worse / 4
+
+
+# -- the loss ------------------------------------------------------------------------------------------
+
+
+def test_collate_by_hand() -> None:
+    batch = collate([Encoded((5, 6, 7), (8, 1)), Encoded((5, 6, 9, 10), (11, 12, 1))], CPU)
+    assert batch.prefix.tolist() == [5, 6]
+    assert batch.ids.tolist() == [[7, 8, 0, 0], [9, 10, 11, 12]]
+    assert batch.targets.tolist() == [[8, 1, -100, -100], [-100, 11, 12, 1]]
+    assert batch.tokens == 4 + 6
+
+
+def test_the_last_token_of_a_prompt_is_never_shared() -> None:
+    batch = collate([Encoded((5, 6), (8, 1)), Encoded((5, 6), (9, 1))], CPU)
+    assert batch.prefix.tolist() == [5] and batch.ids.tolist() == [[6, 8], [6, 9]]
+    assert collate([Encoded((5,), (8, 1))], CPU).prefix.tolist() == []
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_loss_and_gradient_equal_those_of_rows_apart(prefix: int) -> None:
+    rows = rows_of(7, seed=prefix, prefix=prefix)
+    shared, apart = tiny_model(64, seed=1), tiny_model(64, seed=1)
+    batch = collate(rows, CPU)
+    assert len(batch.prefix) == prefix
+    loss, expected = answer_loss(shared, batch), naive_loss(apart, rows)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    loss.backward()
+    expected.backward()
+    for (name, one), other in zip(shared.named_parameters(), apart.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert torch.allclose(one.grad, other.grad, atol=1e-5, rtol=1e-4), name
+
+
+def test_the_loss_is_that_of_answers_alone() -> None:
+    model = tiny_model(64)
+    one = Encoded((10, 11, 12), (20, 1))
+    # Another question changes the loss through what the answer is given only, never as something to be said.
+    batch = collate([one], CPU)
+    assert int((batch.targets != -100).sum()) == 2
+    logits = model(torch.tensor([[10, 11, 12, 20]])).logits[0]
+    by_hand = -(torch.log_softmax(logits[2], -1)[20] + torch.log_softmax(logits[3], -1)[1]) / 2
+    assert answer_loss(model, batch).item() == pytest.approx(by_hand.item(), abs=1e-5)
+
+
+# -- training ------------------------------------------------------------------------------------------
+
+
+def run(model: Any, *, epochs: int = 2, rate: float = 1e-2, autocast: Any = None, seed: int = 0, **options: Any) -> list[Step | int]:
+    rows = rows_of(24)
+    rng = random.Random(seed)
+    asked = Optimising(epochs=epochs, batch_size=8, learning_rate=rate, **options)
+    return list(optimise(model, [lambda: batches(rows, 8, rng)] * epochs, 3 * epochs, asked, autocast=autocast))
+
+
+def test_steps_and_epochs_are_told_in_order() -> None:
+    events = run(tiny_model(64))
+    assert [e.step if isinstance(e, Step) else -e for e in events] == [1, 2, 3, -1, 4, 5, 6, -2]
+    options = Optimising(epochs=2, batch_size=8, learning_rate=1e-2)
+    steps = [e for e in events if isinstance(e, Step)]
+    assert [s.learning_rate for s in steps] == [learning_rate(k, 6, options) for k in range(6)]
+    assert all(s.tokens > 0 and s.gradient_norm > 0 for s in steps)
+
+
+def test_the_same_seed_gives_the_same_losses_bit_for_bit() -> None:
+    def losses(seed: int) -> list[float]:
+        return [event.loss for event in run(tiny_model(64), seed=seed) if isinstance(event, Step)]
+
+    assert losses(0) == losses(0)
+    assert losses(0) != losses(1)
+
+
+def test_loss_falls_on_rows_that_can_be_learnt() -> None:
+    steps = [e for e in run(tiny_model(64, scale=0.05), epochs=25) if isinstance(e, Step)]
+    assert steps[-1].loss < steps[0].loss / 2
+
+
+def test_gradients_are_clipped() -> None:
+    plain, clipped = tiny_model(64), tiny_model(64)
+    start = copy.deepcopy(plain.state_dict())
+    # Under AdamW's normalisation only the tiniest of gradients show: with a clip far below its epsilon nothing moves.
+    run(plain, epochs=1, rate=1e-3, clip=1.0)
+    run(clipped, epochs=1, rate=1e-3, clip=1e-12)
+
+    def moved(model: Any) -> float:
+        return max(float((p - start[name]).abs().max()) for name, p in model.state_dict().items())
+
+    assert moved(clipped) < 1e-2 * moved(plain)
+
+
+def test_frozen_weights_stay() -> None:
+    model = tiny_model(64)
+    model.get_input_embeddings().weight.requires_grad_(False)
+    before = model.get_input_embeddings().weight.clone()
+    run(model, epochs=1)
+    assert torch.equal(before, model.get_input_embeddings().weight)
+
+
+def test_a_loss_that_is_no_number_stops_with_step_and_remedy() -> None:
+    model = tiny_model(64)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"loss is nan at step 1, epoch 1; lower optimising\.learning_rate"):
+        run(model)
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_spoils_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(64)
+    before = copy.deepcopy(model.state_dict())
+    weight = model.model.norm.weight
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match=r"gradient is .* at step 1"):
+        run(model)
+    assert all(torch.equal(before[name], p) for name, p in model.state_dict().items())
+
+
+def test_bf16_autocast_computes_in_bf16_and_keeps_fp32_weights() -> None:
+    one, other = tiny_model(64), tiny_model(64)
+    low = [e.loss for e in run(one, autocast=torch.bfloat16) if isinstance(e, Step)]
+    full = [e.loss for e in run(other) if isinstance(e, Step)]
+    assert low != full and low == pytest.approx(full, rel=0.1)
+    assert all(p.dtype == torch.float32 for p in one.parameters())
