@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from matdarwin.evaluation.protocol import split_of
 from matdarwin.evaluation.results import commit
 from matdarwin.language.answers import parse_answer
 from matdarwin.models.base import device_and_dtype
@@ -31,7 +30,7 @@ from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.recipe import Recipe, load_recipe
-from matdarwin.training.run import machine, train
+from matdarwin.training.run import machine, split_of, train
 
 BATCHES = (16, 64, 256)
 OUT = Path("results/bench/predict.json")
@@ -62,7 +61,11 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 def error(task: Task, test: Sequence[Example], texts: Sequence[str]) -> tuple[float | None, int]:
     """Mean absolute error of generated texts over those that can be read, and the number of those that cannot."""
     readings = [parse_answer(task, text).value for text in texts]
-    read = [abs(float(v) - float(e.target)) for v, e in zip(readings, test, strict=True) if v is not None and e.target is not None]
+    read = [
+        abs(float(v) - float(e.target))
+        for v, e in zip(readings, test, strict=True)
+        if v is not None and e.target is not None
+    ]
     return (sum(read) / len(read) if read else None), len(readings) - len(read)
 
 
@@ -96,7 +99,15 @@ def measure(checkpoint: Checkpoint, recipe: Recipe, dtype: str, every: int) -> d
     some = list(range(0, len(test), every))
     texts, seconds = timed(
         lambda: generate(
-            model, tokenizer, [prompts[i] for i in some], 1, do_sample=True, temperature=0.8, top_p=0.75, top_k=40, max_new_tokens=250
+            model,
+            tokenizer,
+            [prompts[i] for i in some],
+            1,
+            do_sample=True,
+            temperature=0.8,
+            top_p=0.75,
+            top_k=40,
+            max_new_tokens=250,
         )
     )
     mae, unread = error(task, [test[i] for i in some], texts)
@@ -104,16 +115,21 @@ def measure(checkpoint: Checkpoint, recipe: Recipe, dtype: str, every: int) -> d
     print(f"(a) {len(some) / seconds:.1f} rows/s", flush=True)
     greedy = {}
     for size in BATCHES:
-        texts, seconds = timed(lambda size=size: generate(model, tokenizer, prompts, size, do_sample=False, max_new_tokens=250))
+        texts, seconds = timed(
+            lambda size=size: generate(model, tokenizer, prompts, size, do_sample=False, max_new_tokens=250)
+        )
         mae, unread = error(task, test, texts)
         greedy[size] = {"rows_per_second": len(test) / seconds, "mae": mae, "unread": unread}
         print(f"(b) batch {size}: {len(test) / seconds:.1f} rows/s", flush=True)
-    del model
     ours = {}
     for size in BATCHES:
         predictor.batch_size = size
         answers, seconds = timed(lambda: predictor.distributions(task, test))
-        errors = [abs(a.median() - float(e.target)) for a, e in zip(answers, test, strict=True) if a is not None and e.target is not None]
+        errors = [
+            abs(a.median() - float(e.target))
+            for a, e in zip(answers, test, strict=True)
+            if a is not None and e.target is not None
+        ]
         ours[size] = {
             "rows_per_second": len(test) / seconds,
             "mae": sum(errors) / len(errors),
@@ -136,7 +152,9 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"], help="number format of all three ways")
-    parser.add_argument("--every", type=int, default=4, help="measure (a) on every n-th row; its rate does not depend on their number")
+    parser.add_argument(
+        "--every", type=int, default=4, help="measure (a) on every n-th row; its rate does not depend on their number"
+    )
     given = parser.parse_args()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -145,7 +163,8 @@ def main() -> None:
         recipe = load_recipe(file)
         styles[name] = measure(train(recipe, report=Lines()), recipe, given.dtype, given.every)
     rates = {
-        name: {"sampling": s["sampling"]["rows_per_second"], "generate": best(s["greedy"]), "ours": best(s["ours"])} for name, s in styles.items()
+        name: {"sampling": s["sampling"]["rows_per_second"], "generate": best(s["greedy"]), "ours": best(s["ours"])}
+        for name, s in styles.items()
     }
     summary = {
         "times_sampling": rates["compact"]["ours"] / rates["compact"]["sampling"],
@@ -156,7 +175,12 @@ def main() -> None:
         "dtype": given.dtype,
     }
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps({"format": 1, "summary": summary, "styles": styles, "commit": commit(), "machine": machine()}, indent=1) + "\n")
+    OUT.write_text(
+        json.dumps(
+            {"format": 1, "summary": summary, "styles": styles, "commit": commit(), "machine": machine()}, indent=1
+        )
+        + "\n"
+    )
     print(json.dumps(summary, indent=1))
 
 

@@ -33,7 +33,9 @@ class Darwin:
         checkpoint: The sealed checkpoint.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, dtype: Dtype = "auto", batch_size: int | None = None, views: int | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, dtype: Dtype = "auto", batch_size: int | None = None, views: int | None = None
+    ) -> None:
         self.checkpoint = checkpoint
         self._options: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "views": views}
         self._predictor: Predictor | None = None
@@ -65,7 +67,9 @@ class Darwin:
         return cls(found, dtype=dtype, batch_size=batch_size, views=views)
 
     @classmethod
-    def train(cls, recipe: Recipe | Path | str, *, tasks: Sequence[Task] | None = None, report: Report | None = None) -> Darwin:
+    def train(
+        cls, recipe: Recipe | Path | str, *, tasks: Sequence[Task] | None = None, report: Report | None = None
+    ) -> Darwin:
         """Run a recipe, or the recipe file of that path; one that has run already is read, not run again.
 
         Args:
@@ -162,7 +166,9 @@ class Darwin:
                 if progress:
                     progress(before + done, len(names) * len(given))
 
-            answers.append(self.predictor.predict(given, name, coverage=coverage, conditions=by_task[name], progress=told))
+            answers.append(
+                self.predictor.predict(given, name, coverage=coverage, conditions=by_task[name], progress=told)
+            )
         return Predictions(answers[k][i] for i in range(len(given)) for k in range(len(names)))
 
     def conditions(self, tasks: Sequence[str], given: Conditions | None) -> dict[str, dict[str, str | float]]:
@@ -218,7 +224,9 @@ def as_list(materials: object) -> list[object]:
     shape: tuple[int, ...] = getattr(materials, "shape", ())
     if len(shape) == 2:
         if shape[1] != 1:
-            raise QuestionError(f"materials stand in one column, got {shape[1]}; choose one, such as table['composition']")
+            raise QuestionError(
+                f"materials stand in one column, got {shape[1]}; choose one, such as table['composition']"
+            )
         flat = materials.iloc[:, 0] if hasattr(materials, "iloc") else materials[:, 0]  # type: ignore[index]
         return list(flat)
     if not isinstance(materials, Iterable):
@@ -234,7 +242,11 @@ def as_list(materials: object) -> list[object]:
 
 def _is_object_of_chemistry(given: object) -> bool:
     """Whether it is one structure or composition, which are sequences or mappings themselves."""
-    for module, name in (("pymatgen.core.composition", "Composition"), ("pymatgen.core.structure", "SiteCollection"), ("rdkit.Chem", "Mol")):
+    for module, name in (
+        ("pymatgen.core.composition", "Composition"),
+        ("pymatgen.core.structure", "SiteCollection"),
+        ("rdkit.Chem", "Mol"),
+    ):
         loaded = sys.modules.get(module)
         if loaded is not None and isinstance(given, getattr(loaded, name)):
             return True
@@ -277,13 +289,12 @@ def recipe_for(task: Task, *, name: str = "table", settings: Sequence[str] = (),
 
 def known_bases() -> list[dict[str, Any]]:
     """The embedded base models: name, whether each is unpacked on this machine, and where it comes from."""
-    from matdarwin.data import sources
-    from matdarwin.models.base import EMBEDDED
+    from matdarwin.models.base import EMBEDDED, embedded_folder
 
     return [
         {
             "name": name,
-            "present": (sources.cache() / "models" / f"{name}-{source.sha256[:12]}").is_dir(),
+            "present": embedded_folder(name).is_dir(),
             "source": f"{source.kind} {source.name} {source.version}",
         }
         for name, source in EMBEDDED.items()

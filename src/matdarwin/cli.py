@@ -59,7 +59,13 @@ def version(json: Json = False) -> None:
     if not json:
         emit(f"matdarwin {__version__}")
         return
-    emit_json({"matdarwin": __version__, "python": platform.python_version(), **{name: of(name) for name in ("torch", "transformers", "pymatgen", "rdkit")}})
+    emit_json(
+        {
+            "matdarwin": __version__,
+            "python": platform.python_version(),
+            **{name: of(name) for name in ("torch", "transformers", "pymatgen", "rdkit")},
+        }
+    )
 
 
 def run(args: Sequence[str] | None = None) -> int:
@@ -111,7 +117,9 @@ def _told(error: Exception) -> int:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         note("error: the memory does not suffice; use a smaller --batch-size (or optimising.batch_size)")
         return WRONG
-    note(f"error: a fault in the program: {type(error).__name__}: {message[:500]}; darwin --debug ... shows where, please report it")
+    note(
+        f"error: a fault in the program: {type(error).__name__}: {message[:500]}; darwin --debug ... shows where, please report it"
+    )
     return CRASHED
 
 

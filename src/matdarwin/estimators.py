@@ -74,7 +74,10 @@ class _DarwinEstimator(BaseEstimator):  # type: ignore[misc]
         kind = self.representation or fitting.guess(given)
         materials = fitting.parsed(given, kind)
         task = self._task(materials, targets, kind, shape)
-        examples = [Example(task=task.id, row=str(i), material=m, target=t) for i, (m, t) in enumerate(zip(materials, targets, strict=True))]
+        examples = [
+            Example(task=task.id, row=str(i), material=m, target=t)
+            for i, (m, t) in enumerate(zip(materials, targets, strict=True))
+        ]
         recipe = recipe_for(
             task, name=_NAME, role="benchmark", base=self.base, method=self.method, dtype=self.dtype, seed=self.seed,
             split={"validation": self.validation, "calibration": calibration, "seed": self.seed},
@@ -92,12 +95,19 @@ class _DarwinEstimator(BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = 1
         return self
 
-    def _task(self, materials: Sequence[Material], targets: Sequence[float | str], kind: Kind, shape: dict[str, Any]) -> Task:
+    def _task(
+        self, materials: Sequence[Material], targets: Sequence[float | str], kind: Kind, shape: dict[str, Any]
+    ) -> Task:
         """The task that the data state; its source is the hash of the data, so that other data are another model."""
         property = " ".join(str(self.property_name).split())
         if not property or "{" in property or "}" in property:
-            raise ValueError(f"property_name is given in words without braces, such as 'band gap'; got {self.property_name!r}")
-        rows = [[material.kind, material.key, *material.source_parts, target] for material, target in zip(materials, targets, strict=True)]
+            raise ValueError(
+                f"property_name is given in words without braces, such as 'band gap'; got {self.property_name!r}"
+            )
+        rows = [
+            [material.kind, material.key, *material.source_parts, target]
+            for material, target in zip(materials, targets, strict=True)
+        ]
         digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
         slug = re.sub(r"[^a-z0-9]+", "_", property.casefold()).strip("_") or "property"
         content: dict[str, Any] = {
@@ -125,7 +135,9 @@ class _DarwinEstimator(BaseEstimator):  # type: ignore[misc]
         found = self.darwin_.predict(given, self.task_.id, coverage=0.9 if coverage is None else coverage)
         if unread := sum(prediction.value is None for prediction in found):
             warnings.warn(
-                f"{unread} of {len(found)} materials have no readable answer; they are NaN (None for classes)", UserWarning, stacklevel=3
+                f"{unread} of {len(found)} materials have no readable answer; they are NaN (None for classes)",
+                UserWarning,
+                stacklevel=3,
             )
         return found
 
@@ -363,5 +375,7 @@ class DarwinClassifier(ClassifierMixin, _DarwinEstimator):  # type: ignore[misc]
             ValueError: An element of X is no material; its index and token are named.
         """
         nothing = [math.nan] * len(self.task_.labels) if hasattr(self, "task_") else []
-        rows = [nothing if p.distribution is None else list(map(float, p.distribution.probabilities)) for p in self._ask(X)]
+        rows = [
+            nothing if p.distribution is None else list(map(float, p.distribution.probabilities)) for p in self._ask(X)
+        ]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.classes_))

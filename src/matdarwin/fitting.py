@@ -139,7 +139,7 @@ def divide(task: Task, examples: list[Example], *, seed: int, validation: float,
     """Merge and divide the rows by key, by the rule that divides files (see `leakage.split`)."""
     removed: Counter[str] = Counter()
     merged = leakage.merge(task, examples, removed)
-    parts = leakage._draw(merged, [task.id], seed, validation, calibration, _MINIMUM_CALIBRATION)
+    parts = leakage.draw(merged, [task.id], seed, validation, calibration, _MINIMUM_CALIBRATION)
     rows = {
         name: {task.id: [example for example, part in zip(merged, parts, strict=True) if part == name]}
         for name in ("train", "validation", "calibration")

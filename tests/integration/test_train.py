@@ -305,6 +305,33 @@ def test_frozen_embeddings_stay_and_random_weights_are_others(base: Path, tmp_pa
     assert far > 2 * near
 
 
+def test_by_default_the_embeddings_of_tokens_that_occur_are_trained(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matdarwin.models.base import load_model
+
+    foreseen: set[int] = set()
+    met: set[int] = set()
+    real_words, real_batches = runs.UsedWords, runs.batches
+
+    def words(model: Any, tokens: Any) -> Any:
+        foreseen.update(tokens)
+        return real_words(model, tokens)
+
+    def batches(rows: Any, size: int, rng: Any) -> Any:
+        met.update(token for row in rows for token in (*row.prompt, *row.answer))
+        return real_batches(rows, size, rng)
+
+    monkeypatch.setattr(runs, "UsedWords", words)
+    monkeypatch.setattr(runs, "batches", batches)
+    task = tiny_task(tmp_path)
+    options = {**QUICK, "optimising": {"epochs": 4}, "prompting": {"order": "permuted", "wordings": [0, 1]}}
+    made = train(tiny_recipe(base, [task], **options), tasks=[task])
+    assert met <= foreseen, "every token of every order and wording was foreseen"
+    before = load_model(base, dtype=torch.float32).get_input_embeddings().weight
+    after = made.model(torch.float32).get_input_embeddings().weight
+    moved = set(torch.nonzero((before != after).any(dim=1)).flatten().tolist())
+    assert met <= moved <= foreseen and len(foreseen) < len(before) / 2
+
+
 def test_several_tasks_a_fold_and_classes(base: Path, tmp_path: Path) -> None:
     tasks = [tiny_task(tmp_path), tiny_task(tmp_path, kind="classification")]
     made = train(tiny_recipe(base, tasks, fold=2, role="benchmark", split={"calibration": 0.1}, optimising={"epochs": 1}), tasks=tasks)

@@ -19,6 +19,7 @@ from matdarwin.language.prompts import Encoded
 from matdarwin.training.loop import (
     Step,
     TrainingError,
+    UsedWords,
     answer_loss,
     batches,
     collate,
@@ -155,6 +156,74 @@ def test_the_loss_is_that_of_answers_alone() -> None:
     logits = model(torch.tensor([[10, 11, 12, 20]])).logits[0]
     by_hand = -(torch.log_softmax(logits[2], -1)[20] + torch.log_softmax(logits[3], -1)[1]) / 2
     assert answer_loss(model, batch).item() == pytest.approx(by_hand.item(), abs=1e-5)
+
+
+# -- embeddings that are trained apart -----------------------------------------------------------------
+
+
+def used(rows: list[Encoded]) -> list[int]:
+    return sorted({token for row in rows for token in (*row.prompt, *row.answer)})
+
+
+def untied(seed: int = 1) -> Any:
+    """A tiny model whose output layer is a matrix of its own."""
+    from transformers import LlamaForCausalLM
+
+    config = copy.deepcopy(tiny_model(64).config)
+    config.tie_word_embeddings = False
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(config).float().eval()
+
+
+@pytest.mark.parametrize("make", [lambda: tiny_model(64, seed=1), untied])
+@pytest.mark.parametrize("prefix", [0, 3])
+def test_loss_and_gradients_are_the_same_with_used_words_alone(make: Any, prefix: int) -> None:
+    rows = rows_of(7, prefix=prefix)
+    tokens = used(rows)
+    assert len(tokens) < 60
+    whole, part = make(), make()
+    words = UsedWords(part, tokens)
+    batch = collate(rows, CPU)
+    one, other = answer_loss(whole, batch), answer_loss(part, batch, words)
+    assert one.item() == pytest.approx(other.item(), abs=1e-5)
+    one.backward()
+    other.backward()
+    matrices = [whole.get_input_embeddings().weight]
+    if len(words.parameters) == 2:
+        matrices.append(whole.get_output_embeddings().weight)
+    for matrix, own in zip(matrices, words.parameters, strict=True):
+        assert torch.allclose(matrix.grad[tokens], own.grad, atol=1e-5, rtol=1e-4)
+    assert part.get_input_embeddings().weight.grad is None
+    for (name, a), b in zip(whole.named_parameters(), part.parameters(), strict=True):
+        if b.requires_grad:
+            assert torch.allclose(a.grad, b.grad, atol=1e-5, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("make", [lambda: tiny_model(64, seed=1), untied])
+def test_used_words_move_and_the_others_stay(make: Any) -> None:
+    model = make()
+    rows = rows_of(24)
+    tokens = used(rows)
+    others = [token for token in range(64) if token not in tokens]
+    words = UsedWords(model, tokens)
+    before = [matrix.detach().clone() for matrix in words.matrices]
+    options = Optimising(epochs=1, batch_size=8, learning_rate=1e-2)
+    events = list(optimise(model, [lambda: batches(rows, 8, random.Random(0))], 3, options, autocast=None, words=words))
+    assert events[-1] == 1
+    for old, matrix, moved in zip(before, words.matrices, words.parameters, strict=True):
+        assert torch.equal(matrix[others], old[others])
+        assert (matrix[tokens] != old[tokens]).any(dim=1).float().mean() > 0.9
+        assert torch.equal(matrix[tokens], moved), "written back before the epoch is told"
+    # What the model says by itself is now what it said with the words apart.
+    batch = collate(rows[:5], CPU)
+    assert answer_loss(model, batch).item() == pytest.approx(answer_loss(model, batch, words).item(), abs=1e-6)
+
+
+def test_a_token_that_was_not_foreseen_has_the_models_own_embedding() -> None:
+    model = tiny_model(64)
+    words = UsedWords(model, [5, 6, 6, 5])
+    ids = torch.tensor([[5, 40, 6]])
+    assert torch.equal(words.embed(ids), model.get_input_embeddings()(ids))
 
 
 # -- training ------------------------------------------------------------------------------------------

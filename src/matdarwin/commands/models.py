@@ -8,7 +8,9 @@ import typer
 
 from matdarwin.commands.common import Json, emit, emit_json, emit_table, note, number, working
 
-models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Checkpoints and base models: list, show, pull.")
+models_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Checkpoints and base models: list, show, pull."
+)
 
 
 @models_app.command("list")
@@ -22,7 +24,12 @@ def list_models(json: Json = False) -> None:
         for name, found in list_checkpoints():
             row: dict[str, Any] = {"name": name, "sealed": isinstance(found, Checkpoint), "reason": None}
             if isinstance(found, Checkpoint):
-                row |= {"role": found.card.role, "created": found.card.created, "base": found.card.base["name"], "tasks": list(found.card.tasks)}
+                row |= {
+                    "role": found.card.role,
+                    "created": found.card.created,
+                    "base": found.card.base["name"],
+                    "tasks": list(found.card.tasks),
+                }
             else:
                 row |= {"role": None, "created": None, "base": None, "tasks": [], "reason": str(found)}
             rows.append(row)
@@ -34,15 +41,23 @@ def list_models(json: Json = False) -> None:
     if rows:
         emit_table(
             ("checkpoint", "role", "created", "base", "tasks", "remarks"),
-            [[row["name"], row["role"], row["created"], row["base"], ", ".join(row["tasks"]), row["reason"] or ""] for row in rows],
+            [
+                [row["name"], row["role"], row["created"], row["base"], ", ".join(row["tasks"]), row["reason"] or ""]
+                for row in rows
+            ],
         )
     else:
         note(f"no checkpoint in {folder} yet; darwin train RECIPE.yaml or make demo trains one")
-    emit_table(("base model", "here", "source"), [[base["name"], "yes" if base["present"] else "no", base["source"]] for base in bases])
+    emit_table(
+        ("base model", "here", "source"),
+        [[base["name"], "yes" if base["present"] else "no", base["source"]] for base in bases],
+    )
 
 
 @models_app.command("show")
-def show_model(name: Annotated[str, typer.Argument(help="Name or folder of a checkpoint.")], json: Json = False) -> None:
+def show_model(
+    name: Annotated[str, typer.Argument(help="Name or folder of a checkpoint.")], json: Json = False
+) -> None:
     """Print a checkpoint's card, after checking its seal."""
     with working():
         from matdarwin.models.checkpoint import find_checkpoint
@@ -60,8 +75,15 @@ def show_model(name: Annotated[str, typer.Argument(help="Name or folder of a che
         ("created", f"{card['created']} by matdarwin {card['code']}"),
         ("base", f"{card['base']['name']} (weights {card['base']['sha256'][:12]}…), {card['method']}"),
         ("language", f"prompts {card['style']}, {card['answers']}"),
-        ("recipe", f"{card['recipe']['name']} ({card['recipe_hash'][:12]}…)" + ("" if card["fold"] is None else f", fold {card['fold']} held out")),
-        ("training", ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in training.items() if not isinstance(v, dict))),
+        (
+            "recipe",
+            f"{card['recipe']['name']} ({card['recipe_hash'][:12]}…)"
+            + ("" if card["fold"] is None else f", fold {card['fold']} held out"),
+        ),
+        (
+            "training",
+            ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in training.items() if not isinstance(v, dict)),
+        ),
         ("machine", ", ".join(f"{k} {v}" for k, v in card["machine"].items() if v)),
         ("folder", checkpoint.folder),
     ):
@@ -69,7 +91,10 @@ def show_model(name: Annotated[str, typer.Argument(help="Name or folder of a che
     for task, entry in card["tasks"].items():
         scores = training.get("validation", {}).get(task)
         calibrated = calibrations.get(task)
-        emit(f"  task {task}: {entry['task']['property']}" + (f", {entry['task']['unit']}" if entry["task"]["unit"] else ""))
+        emit(
+            f"  task {task}: {entry['task']['property']}"
+            + (f", {entry['task']['unit']}" if entry["task"]["unit"] else "")
+        )
         emit(f"    rows      {', '.join(f'{name} {count:,}' for name, count in entry['counts'].items())}")
         emit(f"    elements  {len(entry['elements'])}")
         if scores:
@@ -80,7 +105,8 @@ def show_model(name: Annotated[str, typer.Argument(help="Name or folder of a che
 
 @models_app.command("pull")
 def pull_model(
-    base: Annotated[str, typer.Argument(help="Embedded base model, folder, or hub name.")] = "smollm2-135m", json: Json = False
+    base: Annotated[str, typer.Argument(help="Embedded base model, folder, or hub name.")] = "smollm2-135m",
+    json: Json = False,
 ) -> None:
     """Fetch a base model and convert it, so that training can begin offline."""
     with working():

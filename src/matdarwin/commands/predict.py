@@ -19,30 +19,60 @@ if TYPE_CHECKING:
 
 def predict(
     materials: Annotated[
-        list[str] | None, typer.Argument(help='Formulas, SMILES or names; one with spaces in quotes: "Ga 0.5 In 0.5 As".', show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help='Formulas, SMILES or names; one with spaces in quotes: "Ga 0.5 In 0.5 As".', show_default=False
+        ),
     ] = None,
     task: Annotated[
-        list[str] | None, typer.Option("--task", "-t", help="Task; may be repeated. Default: the only one that the checkpoint knows.")
+        list[str] | None,
+        typer.Option("--task", "-t", help="Task; may be repeated. Default: the only one that the checkpoint knows."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Checkpoint by name or folder. Default: the newest product that knows the tasks.")
+        str | None,
+        typer.Option(
+            "--model", "-m", help="Checkpoint by name or folder. Default: the newest product that knows the tasks."
+        ),
     ] = None,
-    coverage: Annotated[float, typer.Option(help="Share of true values that the intervals hold, between 0 and 1.")] = 0.9,
+    coverage: Annotated[
+        float, typer.Option(help="Share of true values that the intervals hold, between 0 and 1.")
+    ] = 0.9,
     condition: Annotated[
-        list[str] | None, typer.Option("--condition", help="Condition of the question as NAME=VALUE, such as temperature=300; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--condition", help="Condition of the question as NAME=VALUE, such as temperature=300; may be repeated."
+        ),
     ] = None,
-    dtype: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="Number format; auto is fp32, bf16 is for speed.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts a batch. Default: as the checkpoint's recipe has it.")] = None,
-    views: Annotated[int | None, typer.Option(min=1, max=16, help="Element orders to average over. Default: as the recipe has it.")] = None,
+    dtype: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="Number format; auto is fp32, bf16 is for speed.")
+    ] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Prompts a batch. Default: as the checkpoint's recipe has it.")
+    ] = None,
+    views: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Element orders to average over. Default: as the recipe has it.")
+    ] = None,
     input: Annotated[
-        str | None, typer.Option("--input", "-i", help="Table with materials: CSV (UTF-8; .gz too) or .parquet; - is a CSV on standard input.")
+        str | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="Table with materials: CSV (UTF-8; .gz too) or .parquet; - is a CSV on standard input.",
+        ),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="Its column with the materials. Default: the only one, or composition, smiles, name or material.")
+        str | None,
+        typer.Option(
+            help="Its column with the materials. Default: the only one, or composition, smiles, name or material."
+        ),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="Write the table with value, unit, lower, upper, status and reason added: CSV, or .parquet; - is standard output."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write the table with value, unit, lower, upper, status and reason added: CSV, or .parquet; - is standard output.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -63,7 +93,9 @@ def predict(
 
         check_coverage(coverage)
         conditions = dict(map(_condition, condition or []))
-        darwin = Darwin.load(model, tasks=list(dict.fromkeys(task or [])), dtype=dtype, batch_size=batch_size, views=views)
+        darwin = Darwin.load(
+            model, tasks=list(dict.fromkeys(task or [])), dtype=dtype, batch_size=batch_size, views=views
+        )
         names = darwin.resolve(task or None)
         darwin.conditions(names, conditions)
         note(f"using checkpoint {darwin.name} (base {darwin.card.base['name']}), task {', '.join(names)}")
@@ -71,7 +103,11 @@ def predict(
     if done.table is not None:
         emit_table(*done.table, right=("value",))
     if output is not None and output != "-" and json:
-        summary = {"rows": done.summary.rows, "without_value": done.summary.without_value, "statuses": dict(done.summary.statuses)}
+        summary = {
+            "rows": done.summary.rows,
+            "without_value": done.summary.without_value,
+            "statuses": dict(done.summary.statuses),
+        }
         emit_json({**summary, "tasks": names, "model": darwin.name, "output": output})
     if done.summary.without_value:
         note(f"{done.summary.without_value:,} of {done.summary.rows:,} rows have no value; each says why")
@@ -123,7 +159,9 @@ def _rows(
         elif as_json:
             _print_json((p for _, found in chunks for row in found for p in row), out)
         else:
-            done.table = _table([p for _, found in chunks for row in found for p in row], {task.id: task.decimals for task in tasks})
+            done.table = _table(
+                [p for _, found in chunks for row in found for p in row], {task.id: task.decimals for task in tasks}
+            )
     return done
 
 
@@ -141,7 +179,9 @@ def _print_json(predictions: Iterator[Prediction], out: Any) -> None:
     out.flush()
 
 
-def _table(predictions: Sequence[Prediction], decimals: dict[str, int | None]) -> tuple[tuple[str, ...], list[list[object]]]:
+def _table(
+    predictions: Sequence[Prediction], decimals: dict[str, int | None]
+) -> tuple[tuple[str, ...], list[list[object]]]:
     """Rows for people; the column of tasks only where there are several."""
     several = len(decimals) > 1
     rows: list[list[object]] = []
@@ -150,7 +190,9 @@ def _table(predictions: Sequence[Prediction], decimals: dict[str, int | None]) -
         interval = None if p.coverage is None else f"{lower} to {upper} ({100 * p.coverage:g} %)"
         remarks = [*([] if p.status == "ok" else [p.status]), *filter(None, [p.reason]), *p.notes]
         task = [p.task] if several else []
-        rows.append([short(p.input), p.material and short(p.material), *task, value, p.unit, interval, "; ".join(remarks)])
+        rows.append(
+            [short(p.input), p.material and short(p.material), *task, value, p.unit, interval, "; ".join(remarks)]
+        )
     return ("input", "material", *(["task"] if several else []), "value", "unit", "interval", "notes"), rows
 
 
@@ -165,5 +207,3 @@ def _condition(text: str) -> tuple[str, str | float]:
     if not sign or not name.strip() or not value.strip():
         raise UsageError(f"--condition {text}: write NAME=VALUE, such as temperature=300")
     return name.strip(), value.strip()
-
-

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from matdarwin.data.sources import SourceRow
     from matdarwin.tasks.schema import Task
 
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sources of the tasks: where they stand, fetch, verify.")
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Data sources of the tasks: where they stand, fetch, verify."
+)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Tasks; default: all.", show_default=False)]
 
@@ -67,7 +69,11 @@ def _cell(value: object) -> object:
 
 def _show(card: dict[str, Any]) -> None:
     """The card of one task for people."""
-    bounds = f", {card['bounds'][0]:g} to {card['bounds'][1]:g}, {card['decimals']} decimal{'' if card['decimals'] == 1 else 's'}" if card["bounds"] else ""
+    bounds = (
+        f", {card['bounds'][0]:g} to {card['bounds'][1]:g}, {card['decimals']} decimal{'' if card['decimals'] == 1 else 's'}"
+        if card["bounds"]
+        else ""
+    )
     lines: list[tuple[str, object]] = [
         ("title", card["title"]),
         ("kind", card["kind"] + ("" if card["scored"] else " (auxiliary: teaches, is not scored)")),
@@ -80,7 +86,10 @@ def _show(card: dict[str, Any]) -> None:
         ("board", card["board"]),
         ("rows", _rows(card)),
         ("materials", None if card["materials"] is None else f"{card['materials']:,} different"),
-        ("folds", f"{card['fold_kind']}" + (f": {', '.join(f'{n:,}' for n in card['folds'])} rows" if card["folds"] else "")),
+        (
+            "folds",
+            f"{card['fold_kind']}" + (f": {', '.join(f'{n:,}' for n in card['folds'])} rows" if card["folds"] else ""),
+        ),
         ("targets", _targets(card["targets"])),
         ("repeats", _repeats(card)),
         ("source", " ".join(filter(None, (card["source"][k] for k in ("kind", "name", "version", "path"))))),
@@ -159,7 +168,9 @@ def fetch_data(names: Names = None, json: Json = False) -> None:
     with working():
         from matdarwin.data.sources import fetch_all
 
-        rows = fetch_all(_chosen(names), progress=lambda task: note(f"{task.id}: {task.source.kind} {task.source.name}"))
+        rows = fetch_all(
+            _chosen(names), progress=lambda task: note(f"{task.id}: {task.source.kind} {task.source.name}")
+        )
     _print(rows, json=json, bad=("failed", "changed"))
 
 

@@ -16,25 +16,36 @@ if TYPE_CHECKING:
     from matdarwin.training.recipe import Recipe
 
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a key of the recipe: KEY=VALUE, dotted as in optimising.epochs=3; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change a key of the recipe: KEY=VALUE, dotted as in optimising.epochs=3; may be repeated."
+    ),
 ]
 
 
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe file (YAML).", show_default=False)] = None,
     setting: Settings = None,
-    data: Annotated[Path | None, typer.Option(help="In place of a recipe: your own table (CSV or Parquet), which becomes a task.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="In place of a recipe: your own table (CSV or Parquet), which becomes a task.")
+    ] = None,
     input_column: Annotated[str | None, typer.Option(help="Its column with the materials.")] = None,
     target_column: Annotated[str | None, typer.Option(help="Its column with the numbers or classes.")] = None,
-    property: Annotated[str | None, typer.Option(help='The property in words, as a question has it: "band gap".')] = None,
+    property: Annotated[
+        str | None, typer.Option(help='The property in words, as a question has it: "band gap".')
+    ] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of the numbers; none for classes and pure numbers.")] = None,
     kind: Annotated[
-        Literal["regression", "classification"] | None, typer.Option(help="Whether the target is a number or a class. Default: found out.")
+        Literal["regression", "classification"] | None,
+        typer.Option(help="Whether the target is a number or a class. Default: found out."),
     ] = None,
     representation: Annotated[
-        Literal["composition", "molecule", "name"] | None, typer.Option(help="What the materials are given as. Default: found out.")
+        Literal["composition", "molecule", "name"] | None,
+        typer.Option(help="What the materials are given as. Default: found out."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the checkpoint's name begins with. Default: the table's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the checkpoint's name begins with. Default: the table's name.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a checkpoint by a recipe, or on your own table without one.
@@ -56,7 +67,17 @@ def train(
 
         tasks: list[Task] | None = None
         if data is not None:
-            chosen, tasks = _of_table(data, str(input_column), str(target_column), str(property), unit, kind, representation, name, setting or [])
+            chosen, tasks = _of_table(
+                data,
+                str(input_column),
+                str(target_column),
+                str(property),
+                unit,
+                kind,
+                representation,
+                name,
+                setting or [],
+            )
         else:
             from matdarwin.training.recipe import load_recipe
 
@@ -111,7 +132,12 @@ def card_summary(checkpoint: Checkpoint) -> dict[str, Any]:
         "fold": card.fold,
         "recipe_hash": card.recipe_hash,
         "tasks": {
-            name: {"property": entry.task.property, "unit": entry.task.unit, "kind": entry.task.kind, "counts": entry.counts}
+            name: {
+                "property": entry.task.property,
+                "unit": entry.task.unit,
+                "kind": entry.task.kind,
+                "counts": entry.counts,
+            }
             for name, entry in card.tasks.items()
         },
         "validation": card.training.get("validation", {}),
@@ -120,11 +146,19 @@ def card_summary(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def evaluate(
-    recipe_or_model: Annotated[str, typer.Argument(help="Recipe file, or the name or folder of a checkpoint that held rows out.")],
-    fold: Annotated[list[int] | None, typer.Option("--fold", min=0, max=4, help="Test fold; may be repeated. Default: all five.")] = None,
+    recipe_or_model: Annotated[
+        str, typer.Argument(help="Recipe file, or the name or folder of a checkpoint that held rows out.")
+    ],
+    fold: Annotated[
+        list[int] | None, typer.Option("--fold", min=0, max=4, help="Test fold; may be repeated. Default: all five.")
+    ] = None,
     setting: Settings = None,
-    task: Annotated[str | None, typer.Option("--task", "-t", help="Of a checkpoint with several tasks: the one to score.")] = None,
-    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Also fit the classical rivals on the same rows.")] = True,
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Of a checkpoint with several tasks: the one to score.")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="Also fit the classical rivals on the same rows.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Score a recipe on its test folds, or a checkpoint on the rows that it held out, beside its rivals.
@@ -174,15 +208,24 @@ def _show(result: Any) -> None:
         rows = result.table()
         folds = "all five folds" if result.complete else f"fold {', '.join(str(f['fold']) for f in result.folds)}"
         title = f"{result.task}: {folds} ({result.folds_scheme}), {result.metric}{f' in {result.unit}' if result.unit else ''}"
-        rows += [(f"board: {row.algorithm}{' (leaked)' if row.leaked else ''}", {row.metric: row.mean}) for row in result.board]
+        rows += [
+            (f"board: {row.algorithm}{' (leaked)' if row.leaked else ''}", {row.metric: row.mean})
+            for row in result.board
+        ]
         where: str | None = str(result.path)
     else:
         scores = [*result.scores.items(), *result.baselines.items()]
         rows = [(name, {k: v for k, v in score.model_dump().items() if isinstance(v, float)}) for name, score in scores]
         title, where = f"{result.task}: fold {result.fold} ({result.folds}), {result.checkpoint}", None
-    names = [name for name in dict.fromkeys(key for _, scores in rows for key in scores) if any(scores.get(name) is not None for _, scores in rows)]
+    names = [
+        name
+        for name in dict.fromkeys(key for _, scores in rows for key in scores)
+        if any(scores.get(name) is not None for _, scores in rows)
+    ]
     emit(title)
-    emit_table(["", *names], [[name, *(number(scores.get(key)) for key in names)] for name, scores in rows], right=names)
+    emit_table(
+        ["", *names], [[name, *(number(scores.get(key)) for key in names)] for name, scores in rows], right=names
+    )
     if where:
         note(f"written to {where}")
 

@@ -153,7 +153,7 @@ def split(
         names = {task.id for task in cluster}
         examples = [example for task in cluster for example in merged[task.id]]
         shares = (validation, calibration, minimum_calibration)
-        drawn = _draw(examples, [task.id for task in scored if task.id in names], seed, *shares)
+        drawn = draw(examples, [task.id for task in scored if task.id in names], seed, *shares)
         for example, part in zip(examples, drawn, strict=True):
             parts[part][example.task].append(example)
     for task in tasks:
@@ -262,10 +262,22 @@ def clusters(tasks: Sequence[Task]) -> list[list[Task]]:
     )
 
 
-def _draw(
+def draw(
     examples: Sequence[Example], scored: Sequence[str], seed: int, validation: float, calibration: float, minimum: int
 ) -> list[str]:
-    """The part that each example goes to; examples that share a key go together."""
+    """The part that each example goes to; examples that share a key go together.
+
+    Args:
+        examples: Merged examples of one cluster of tasks.
+        scored: Ids of the tasks that have validation and calibration rows.
+        seed: Seed of the draw.
+        validation: Share of the keys for validation.
+        calibration: Share of the keys for calibration.
+        minimum: Fewest calibration keys a task, at most a third of what it has.
+
+    Returns:
+        "train", "validation" or "calibration" for each example.
+    """
     together = groups(examples)
     names = [min(examples[place].material.key for place in places) for places in together]
     members = [{examples[place].task for place in places} for places in together]

@@ -122,16 +122,22 @@ def _check(task: Task, train: Sequence[Example], test: Sequence[Example]) -> Non
             raise ValueError(f"baselines of {task.id}: no {part} rows")
         for example in rows:
             if example.task != task.id:
-                raise ValueError(f"baselines of {task.id}: row {example.row} of the {part} part is of task {example.task}")
+                raise ValueError(
+                    f"baselines of {task.id}: row {example.row} of the {part} part is of task {example.task}"
+                )
             if example.material.kind != task.representation:
-                raise ValueError(f"baselines of {task.id}: row {example.row} is a {example.material.kind}, not a {task.representation}")
+                raise ValueError(
+                    f"baselines of {task.id}: row {example.row} is a {example.material.kind}, not a {task.representation}"
+                )
     for example in train:
         if task.kind == "regression":
             usable = isinstance(example.target, int | float) and bool(np.isfinite(example.target))
         else:
             usable = example.target in task.labels
         if not usable:
-            raise ValueError(f"baselines of {task.id}: training row {example.row} has the unusable target {example.target!r}")
+            raise ValueError(
+                f"baselines of {task.id}: training row {example.row} has the unusable target {example.target!r}"
+            )
 
 
 def _numbers(

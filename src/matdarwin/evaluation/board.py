@@ -13,10 +13,14 @@ from matdarwin.tasks.schema import Task
 BOARD = Path("matbench") / "leaderboard_composition_tasks.csv"
 """Where the mirror holds the board."""
 
-LEAKED = {"Darwin": "trained on test compositions: they stand in the training set of another of its tasks under the same fold number"}
+LEAKED = {
+    "Darwin": "trained on test compositions: they stand in the training set of another of its tasks under the same fold number"
+}
 """Entries whose scores are not comparable, with the reason (docs/decisions.md)."""
 
-UNEXPLAINED = {("matbench_glass", "MODNet (v0.1.12)"): "far above all others, and no results file is stored to check it by"}
+UNEXPLAINED = {
+    ("matbench_glass", "MODNet (v0.1.12)"): "far above all others, and no results file is stored to check it by"
+}
 """Entries to be read with care, with the reason."""
 
 RENAMED = {"rocauc": "balanced_accuracy"}

@@ -144,5 +144,7 @@ def _name(materials: list[Material]) -> list[Floats]:
     """Counts of runs of 2 to 4 characters, hashed to 1,024 columns."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    count = HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), n_features=_NAME_BITS, norm=None, alternate_sign=False)
+    count = HashingVectorizer(
+        analyzer="char_wb", ngram_range=(2, 4), n_features=_NAME_BITS, norm=None, alternate_sign=False
+    )
     return list(count.transform([material.text for material in materials]).toarray().astype(np.float64))

@@ -40,10 +40,16 @@ class RegressionScore(_Typed):
     unread: int = Field(description="Rows without a readable answer.")
     mae: float | None = Field(default=None, description="Mean absolute error over the rows that were read.")
     rmse: float | None = Field(default=None, description="Root mean square error over the rows that were read.")
-    mae_pessimistic: float = Field(description="Mean absolute error over all rows, an unread one answered by the training median.")
-    coverage: float | None = Field(default=None, description="Share of the rows with an interval whose target it holds.")
+    mae_pessimistic: float = Field(
+        description="Mean absolute error over all rows, an unread one answered by the training median."
+    )
+    coverage: float | None = Field(
+        default=None, description="Share of the rows with an interval whose target it holds."
+    )
     width: float | None = Field(default=None, description="Mean width of the intervals.")
-    without_interval: int | None = Field(default=None, description="Rows without an interval; None where no intervals were given.")
+    without_interval: int | None = Field(
+        default=None, description="Rows without an interval; None where no intervals were given."
+    )
 
 
 class ClassificationScore(_Typed):
@@ -56,8 +62,12 @@ class ClassificationScore(_Typed):
     accuracy: float
     balanced_accuracy: float
     macro_f1: float
-    roc_auc: float | None = Field(default=None, description="True ROC-AUC from probabilities; None without them or with one class only.")
-    without_probability: int | None = Field(default=None, description="Rows without probabilities; None where none were given.")
+    roc_auc: float | None = Field(
+        default=None, description="True ROC-AUC from probabilities; None without them or with one class only."
+    )
+    without_probability: int | None = Field(
+        default=None, description="Rows without probabilities; None where none were given."
+    )
 
 
 FoldScore = RegressionScore | ClassificationScore
@@ -173,7 +183,9 @@ def roc_auc(
     kept = [(label, row) for label, row in zip(truth, probabilities, strict=True) if row is not None]
     absent = set(labels) - {label for label, _ in kept}
     if absent:
-        raise ValueError(f"ROC-AUC needs every class among the targets of rows with probabilities; none is {', '.join(sorted(absent))}")
+        raise ValueError(
+            f"ROC-AUC needs every class among the targets of rows with probabilities; none is {', '.join(sorted(absent))}"
+        )
     table = np.array([[_probability(row, label) for label in labels] for _, row in kept])
     if len(labels) == 2:
         chosen = labels[1] if positive is None else positive
@@ -324,7 +336,9 @@ def _read(targets: Sequence[Number], answers: Sequence[Number]) -> tuple[Floats,
     """Targets and answers of the rows that were read, after checks."""
     _same_length(targets, answers, "answers")
     truth = [_finite(target, "the target", row) for row, target in enumerate(targets)]
-    given = [(truth[row], _finite(answer, "the answer", row)) for row, answer in enumerate(answers) if answer is not None]
+    given = [
+        (truth[row], _finite(answer, "the answer", row)) for row, answer in enumerate(answers) if answer is not None
+    ]
     if not given:
         raise ValueError(f"none of the {len(answers)} answers could be read, so there is no error to give")
     table = np.array(given)

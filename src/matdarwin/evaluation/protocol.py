@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.recipe import Recipe
-from matdarwin.training.run import Report, Silent, machine, recipe_hash, train
+from matdarwin.training.run import Report, Silent, machine, recipe_hash, split_of, train
 
 COVERAGE = 0.9
 FOLDS = (0, 1, 2, 3, 4)
@@ -33,12 +34,19 @@ class EvaluationError(RuntimeError):
 
 
 def evaluate(
-    recipe: Recipe, *, folds: Sequence[int] | None = None, baselines: bool = True, report: Report | None = None, coverage: float = COVERAGE
+    recipe: Recipe,
+    *,
+    tasks: Sequence[Task] | None = None,
+    folds: Sequence[int] | None = None,
+    baselines: bool = True,
+    report: Report | None = None,
+    coverage: float = COVERAGE,
 ) -> list[BoardResult]:
     """Score a recipe on test folds; a fold that is finished under the same recipe is read, never run twice.
 
     Args:
         recipe: The recipe; its own `fold` is overruled by `folds`.
+        tasks: Its tasks, where they are no registered ones.
         folds: Test folds; None: all five.
         baselines: Also fit the rivals, on every row that the model could use in any way.
         report: Where progress is told.
@@ -48,7 +56,7 @@ def evaluate(
         One result a task, each written to `results/board`.
     """
     report = report or Silent()
-    tasks = [registry.load(name) for name in recipe.tasks]
+    tasks = list(tasks) if tasks is not None else [registry.load(name) for name in recipe.tasks]
     base = find_base(recipe.base)
     made: dict[str, list[FoldResult]] = {}
     for fold in folds if folds is not None else FOLDS:
@@ -68,7 +76,12 @@ def evaluate(
 
 
 def evaluate_checkpoint(
-    checkpoint: Checkpoint, *, task: str | None = None, baselines: bool = True, report: Report | None = None, coverage: float = COVERAGE
+    checkpoint: Checkpoint,
+    *,
+    task: str | None = None,
+    baselines: bool = True,
+    report: Report | None = None,
+    coverage: float = COVERAGE,
 ) -> list[FoldResult]:
     """Score one checkpoint on the test rows that its recipe held out.
 
@@ -77,7 +90,9 @@ def evaluate_checkpoint(
     """
     recipe = Recipe.model_validate(checkpoint.card.recipe)
     if recipe.fold is None:
-        raise EvaluationError(f"{checkpoint.name} was trained on all rows; nothing is held out to score it on. Train with --set fold=0")
+        raise EvaluationError(
+            f"{checkpoint.name} was trained on all rows; nothing is held out to score it on. Train with --set fold=0"
+        )
     if task is not None and task not in checkpoint.card.tasks:
         raise EvaluationError(f"{checkpoint.name} does not know {task}; it knows {', '.join(checkpoint.card.tasks)}")
     tasks = [card.task for card in checkpoint.card.tasks.values()]
@@ -93,22 +108,30 @@ def _score(
         raise EvaluationError("the split is not disjoint, so no score is taken: " + "; ".join(problems[:3]))
     predictor = Predictor.of(checkpoint, dtype=recipe.predicting.dtype)
     return [
-        score_task(checkpoint, predictor, recipe, next(t for t in tasks if t.id == name), split, baselines=baselines, report=report, coverage=coverage)
+        score_task(
+            checkpoint,
+            predictor,
+            recipe,
+            next(t for t in tasks if t.id == name),
+            split,
+            baselines=baselines,
+            report=report,
+            coverage=coverage,
+        )
         for name in split.targets
     ]
 
 
-def split_of(recipe: Recipe, tasks: Sequence[Task]) -> Split:
-    """The division of rows that a recipe trains on."""
-    options = recipe.split
-    return leakage.split(
-        tasks, recipe.fold, seed=options.seed, validation=options.validation, calibration=options.calibration,
-        minimum_calibration=options.minimum_calibration, limit=options.limit, folds=options.folds,
-    )  # fmt: skip
-
-
 def score_task(
-    checkpoint: Checkpoint, predictor: Predictor, recipe: Recipe, task: Task, split: Split, *, baselines: bool, report: Report, coverage: float
+    checkpoint: Checkpoint,
+    predictor: Predictor,
+    recipe: Recipe,
+    task: Task,
+    split: Split,
+    *,
+    baselines: bool,
+    report: Report,
+    coverage: float,
 ) -> FoldResult:
     """Score one task's test rows, and its rivals on the same rows."""
     test = split.test[task.id]
@@ -125,7 +148,14 @@ def score_task(
             rows = [i for i, yes in enumerate(chosen) if yes]
             if rows:
                 groups[name] = _ways(
-                    task, [test[i] for i in rows], [answers[i] for i in rows], calibration, checkpoint, usable, recipe.fold, coverage
+                    task,
+                    [test[i] for i in rows],
+                    [answers[i] for i in rows],
+                    calibration,
+                    checkpoint,
+                    usable,
+                    recipe.fold,
+                    coverage,
                 )
     rivals = fit_predict(task, usable, test, seed=recipe.seed, cache=sources.cache() / "features") if baselines else {}
     assert recipe.fold is not None
@@ -161,7 +191,9 @@ def _ways(
         targets = [str(e.target) for e in test]
         probabilities = [dict(zip(a.labels, map(float, a.probabilities), strict=True)) if a else None for a in answers]
         return {
-            name: score_classification(targets, labels, task.labels, positive=task.positive, probabilities=probabilities, fold=fold)
+            name: score_classification(
+                targets, labels, task.labels, positive=task.positive, probabilities=probabilities, fold=fold
+            )
             for name, labels in ways.items()
         }
     numbers = [float(e.target) for e in test if e.target is not None]
@@ -169,12 +201,17 @@ def _ways(
     found: dict[str, FoldScore] = {}
     for name in ("mean", "median", "mode") if task.metric == "rmse" else ("median", "mean", "mode"):
         values = [getattr(a, name)() if a else None for a in answers]
-        intervals = [calibration.interval(a, coverage, value=v) if a and calibration else None for a, v in zip(answers, values, strict=True)]
+        intervals = [
+            calibration.interval(a, coverage, value=v) if a and calibration else None
+            for a, v in zip(answers, values, strict=True)
+        ]
         found[name] = score_regression(numbers, values, training_median=middle, intervals=intervals, fold=fold)
     return found
 
 
-def _rival(task: Task, test: Sequence[Example], rival: object, usable: Sequence[Example], fold: int | None) -> FoldScore:
+def _rival(
+    task: Task, test: Sequence[Example], rival: object, usable: Sequence[Example], fold: int | None
+) -> FoldScore:
     from matdarwin.evaluation.baselines import BaselineResult
 
     assert isinstance(rival, BaselineResult)
@@ -185,19 +222,36 @@ def _rival(task: Task, test: Sequence[Example], rival: object, usable: Sequence[
         )  # fmt: skip
     middle = float(np.median([float(e.target) for e in usable if e.target is not None]))
     return score_regression(
-        [float(e.target) for e in test if e.target is not None], [float(p) for p in rival.predictions], training_median=middle, fold=fold
+        [float(e.target) for e in test if e.target is not None],
+        [float(p) for p in rival.predictions],
+        training_median=middle,
+        fold=fold,
     )
 
 
-def _answer(task: Task, example: Example, answer: AnswerDistribution | None, calibration: Calibration | None, coverage: float) -> Answer:
+def _answer(
+    task: Task, example: Example, answer: AnswerDistribution | None, calibration: Calibration | None, coverage: float
+) -> Answer:
     if answer is None:
         return Answer(row=example.row)
-    mass = {"outside": round(answer.outside, 6), "unexpanded": round(answer.unexpanded, 6)}
+    mass: dict[str, Any] = {"outside": round(answer.outside, 6), "unexpanded": round(answer.unexpanded, 6)}
     if task.kind == "classification":
-        return Answer(row=example.row, probabilities={k: round(float(p), 6) for k, p in zip(answer.labels, answer.probabilities, strict=True)}, **mass)
+        return Answer(
+            row=example.row,
+            probabilities={k: round(float(p), 6) for k, p in zip(answer.labels, answer.probabilities, strict=True)},
+            **mass,
+        )
     interval = calibration.interval(answer, coverage) if calibration else None
     lower, upper = interval or (None, None)
-    return Answer(row=example.row, median=answer.median(), mean=round(answer.mean(), 6), mode=answer.mode(), lower=lower, upper=upper, **mass)
+    return Answer(
+        row=example.row,
+        median=answer.median(),
+        mean=round(answer.mean(), 6),
+        mode=answer.mode(),
+        lower=lower,
+        upper=upper,
+        **mass,
+    )
 
 
 def _board(task: Task, found: list[FoldResult]) -> BoardResult:

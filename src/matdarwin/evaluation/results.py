@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,9 @@ class FoldResult(_Typed):
     recipe: dict[str, Any]
     recipe_hash: str
     data_sha256: str
-    commit: str | None = Field(default=None, description="Commit of the code; with `-dirty` where files differed from it.")
+    commit: str | None = Field(
+        default=None, description="Commit of the code; with `-dirty` where files differed from it."
+    )
     checkpoint: str
     counts: dict[str, int] = Field(description="Rows that taught, chose, calibrated, were tested and removed.")
     training: dict[str, Any]
@@ -94,7 +95,11 @@ class BoardResult(_Typed):
 
     def table(self) -> list[tuple[str, dict[str, float | None]]]:
         """Rows for people: the model first, then the rivals of the same run."""
-        names = ("mae", "rmse", "coverage", "width") if self.unit or "mae" in self.summary else ("balanced_accuracy", "macro_f1", "roc_auc")
+        names = (
+            ("mae", "rmse", "coverage", "width")
+            if self.unit or "mae" in self.summary
+            else ("balanced_accuracy", "macro_f1", "roc_auc")
+        )
         flat = {k: v.get("median") if isinstance(v, dict) else v for k, v in self.summary.items()}
         rows = [(self.strategy, {name: flat.get(name) for name in names})]
         rows += [(name, {key: scores.get(key) for key in names}) for name, scores in self.baselines.items()]
@@ -116,7 +121,7 @@ def write(result: BaseModel, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(result.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    part.replace(path)
     return path
 
 
@@ -124,13 +129,17 @@ def commit() -> str | None:
     """Commit of the working folder's repository, `-dirty` where tracked source differs from it; None outside one."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno", "src", "recipes"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno", "src", "recipes"], capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("-dirty" if changed.strip() else "")
 
 
-def summarise(results: list[FoldResult], *, title: str, metric: str, unit: str | None, board: list[BoardRow]) -> BoardResult:
+def summarise(
+    results: list[FoldResult], *, title: str, metric: str, unit: str | None, board: list[BoardRow]
+) -> BoardResult:
     """Sum the folds of one task up.
 
     Means are over folds, as the board takes them; coverage and width are pooled over the rows of all folds.
@@ -149,7 +158,9 @@ def summarise(results: list[FoldResult], *, title: str, metric: str, unit: str |
         folds_scheme=first.folds,
         summary=_means([r.scores for r in results]) | {"seconds": _seconds(results)},
         metals=_means([r.groups["metals"] for r in results]) if all("metals" in r.groups for r in results) else None,
-        non_metals=_means([r.groups["non_metals"] for r in results]) if all("non_metals" in r.groups for r in results) else None,
+        non_metals=_means([r.groups["non_metals"] for r in results])
+        if all("non_metals" in r.groups for r in results)
+        else None,
         folds=[r.model_dump(mode="json", exclude={"answers", "recipe", "machine"}, exclude_none=True) for r in results],
         baselines={name: _plain(over_folds([r.baselines[name] for r in results])) for name in first.baselines},
         board=board,

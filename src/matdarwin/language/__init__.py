@@ -1,0 +1,1 @@
+"""The only place where an example becomes text, and a text a value."""

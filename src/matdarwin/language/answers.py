@@ -47,7 +47,9 @@ def format_number(value: float, decimals: int) -> str:
     """
     if not math.isfinite(value):
         raise ValueError(f"{value} is not a finite number, so it cannot be an answer")
-    rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_EVEN, context=_EXACT)
+    rounded = Decimal(repr(float(value))).quantize(
+        Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_EVEN, context=_EXACT
+    )
     return f"{abs(rounded) if rounded == 0 else rounded:f}"
 
 

@@ -171,7 +171,14 @@ class Encoder:
         return [[*row, self.terminator] for row in ids]
 
     def examples(
-        self, task: Task, examples: Sequence[Example], *, style: Style, wordings: Sequence[int], order: Order, rng: random.Random
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        *,
+        style: Style,
+        wordings: Sequence[int],
+        order: Order,
+        rng: random.Random,
     ) -> list[Encoded]:
         """Encode examples for training; wording and element order are drawn anew from `rng` for each."""
         prompts = []

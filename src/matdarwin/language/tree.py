@@ -55,7 +55,10 @@ class AnswerTree:
         self.children: list[NDArray[np.int64]] = [np.fromiter(c.values(), np.int64, len(c)) for c in children]
         self.child_tokens: list[NDArray[np.int64]] = [np.fromiter(c.keys(), np.int64, len(c)) for c in children]
         self.ends: NDArray[np.bool_] = np.array(
-            [len(c) == 1 and answer[next(iter(c.values()))] >= 0 and not children[next(iter(c.values()))] for c in children]
+            [
+                len(c) == 1 and answer[next(iter(c.values()))] >= 0 and not children[next(iter(c.values()))]
+                for c in children
+            ]
         )
         self.forced: list[int] = []
         node = 0

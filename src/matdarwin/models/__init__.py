@@ -1,0 +1,1 @@
+"""Base models, checkpoints on disk, and a prompt to an answer distribution."""

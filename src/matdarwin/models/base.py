@@ -61,7 +61,9 @@ def find_base(name: str) -> Base:
     elif Path(name).is_dir():
         folder = Path(name)
         if not (folder / "config.json").is_file():
-            raise BaseModelError(f"{name} is a folder without config.json, so it holds no model in transformers' format")
+            raise BaseModelError(
+                f"{name} is a folder without config.json, so it holds no model in transformers' format"
+            )
     elif "/" in name and not name.startswith((".", "/", "~")):
         folder = _from_hub(name)
     else:
@@ -72,6 +74,11 @@ def find_base(name: str) -> Base:
             "format, or a hub name such as owner/model."
         )
     return Base(name=name, folder=folder, sha256=_weights_hash(folder))
+
+
+def embedded_folder(name: str) -> Path:
+    """Where an embedded base is unpacked, whether it is there yet or not."""
+    return sources.cache() / "models" / f"{name}-{EMBEDDED[name].sha256[:12]}"
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -185,9 +192,9 @@ def _unpacked(name: str) -> Path:
     from filelock import FileLock
 
     source = EMBEDDED[name]
-    root = sources.cache() / "models"
+    folder = embedded_folder(name)
+    root = folder.parent
     root.mkdir(parents=True, exist_ok=True)
-    folder = root / f"{name}-{source.sha256[:12]}"
     with FileLock(str(root / f"{name}.lock")):
         if folder.is_dir():
             return folder
@@ -238,7 +245,7 @@ def _weights_hash(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise BaseModelError(f"{folder} holds no *.safetensors; pickled weights are not loaded")
-    stamp = ";".join(f"{f.name}:{os.stat(f).st_size}:{os.stat(f).st_mtime_ns}" for f in files)
+    stamp = ";".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
     memo = sources.cache() / "hashes" / hashlib.sha256(f"{folder.resolve()};{stamp}".encode()).hexdigest()
     if memo.is_file():
         return memo.read_text()

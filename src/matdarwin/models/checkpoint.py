@@ -114,7 +114,9 @@ class Checkpoint:
         if not folder.is_dir():
             raise CheckpointError(f"{folder} is no folder, so there is no checkpoint")
         if not manifest.is_file():
-            raise CheckpointError(f"{folder} is not sealed: it has no {MANIFEST}; the run that wrote it did not finish, run it again")
+            raise CheckpointError(
+                f"{folder} is not sealed: it has no {MANIFEST}; the run that wrote it did not finish, run it again"
+            )
         try:
             files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
             for name, entry in files.items():
@@ -123,7 +125,14 @@ class Checkpoint:
             if extra := sorted(present - set(files)):
                 raise CheckpointError(f"{folder}: {extra[0]} is not in the manifest; remove it or train again")
             card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
-        except (ValidationError, json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        except (
+            ValidationError,
+            json.JSONDecodeError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            UnicodeDecodeError,
+        ) as error:
             raise CheckpointError(f"{folder} has a card or manifest that cannot be read: {error}") from error
         _same_language(folder, card)
         return cls(folder, card)
@@ -158,7 +167,9 @@ class Checkpoint:
         weights = self.folder / WEIGHTS
         # Without it peft would look for a pickle, and on the hub.
         if not (weights / "adapter_model.safetensors").is_file():
-            raise CheckpointError(f"{self.folder} holds no {WEIGHTS}/adapter_model.safetensors, so there is no update to load")
+            raise CheckpointError(
+                f"{self.folder} holds no {WEIGHTS}/adapter_model.safetensors, so there is no update to load"
+            )
         base = find_base(self.card.base["name"])
         if base.sha256 != self.card.base["sha256"]:
             raise CheckpointError(
@@ -207,7 +218,9 @@ def find_checkpoint(name: str | None = None, tasks: list[str] | None = None) -> 
                 return checkpoint
         names = [n for n, _ in list_checkpoints()]
         near = nearest(name, names)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none yet; make demo trains one'}"
+        hint = (
+            f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none yet; make demo trains one'}"
+        )
         raise CheckpointError(f"{name!r} is no checkpoint in {checkpoints_folder()}; {hint}")
     products = [c for _, c in list_checkpoints() if isinstance(c, Checkpoint) and c.card.role == "product"]
     for checkpoint in products:
@@ -246,11 +259,15 @@ def _knows(checkpoint: Checkpoint, tasks: list[str]) -> None:
         if task not in checkpoint.card.tasks:
             known = {t: card.task for t, card in checkpoint.card.tasks.items()}
             raise CheckpointError(
-                f"{_unknown([task], known)} ({checkpoint.name} knows {', '.join(known)})".replace("no checkpoint knows", f"{checkpoint.name} does not know")
+                f"{_unknown([task], known)} ({checkpoint.name} knows {', '.join(known)})".replace(
+                    "no checkpoint knows", f"{checkpoint.name} does not know"
+                )
             )
 
 
-def write_checkpoint(name: str, card: Card, fill: Callable[[Path], None], *, calibration: dict[str, Any] | None = None) -> Checkpoint:
+def write_checkpoint(
+    name: str, card: Card, fill: Callable[[Path], None], *, calibration: dict[str, Any] | None = None
+) -> Checkpoint:
     """Write and seal a checkpoint.
 
     Args:
@@ -290,7 +307,9 @@ def write_checkpoint(name: str, card: Card, fill: Callable[[Path], None], *, cal
         # safetensors and tokenizers have errors of their own for what the disk says, which end in "(os error 28)".
         if isinstance(error, OSError) or "(os error " in str(error):
             said = getattr(error, "strerror", None) or error
-            raise CheckpointError(f"the checkpoint {name} could not be written to {root}: {said}; earlier ones are untouched") from error
+            raise CheckpointError(
+                f"the checkpoint {name} could not be written to {root}: {said}; earlier ones are untouched"
+            ) from error
         raise
     return Checkpoint.open(final, verify=False)
 
@@ -326,7 +345,9 @@ def hold(name: str) -> Iterator[None]:
         raise CheckpointError(f"{root / name} is held by another run ({who}); wait for it or stop it") from None
     except OSError as error:
         lock.release()
-        raise CheckpointError(f"{root} cannot be written: {error.strerror or error}; set MATDARWIN_HOME to another folder") from error
+        raise CheckpointError(
+            f"{root} cannot be written: {error.strerror or error}; set MATDARWIN_HOME to another folder"
+        ) from error
     try:
         yield
     finally:
@@ -350,7 +371,9 @@ def _seal(folder: Path) -> None:
 def _check(folder: Path, name: str, entry: dict[str, Any], *, verify: bool) -> None:
     path = folder / name
     if path.suffix.lower() in _RUNNABLE:
-        raise CheckpointError(f"{folder}: {name} may hold code or pickled objects, which no checkpoint does; do not use this checkpoint")
+        raise CheckpointError(
+            f"{folder}: {name} may hold code or pickled objects, which no checkpoint does; do not use this checkpoint"
+        )
     if not path.resolve().is_relative_to(folder.resolve()):
         raise CheckpointError(f"{folder}: the manifest names {name!r}, which lies outside; do not use this checkpoint")
     if not path.is_file():
@@ -365,9 +388,13 @@ def _same_language(folder: Path, card: Card) -> None:
     if card.format != FORMAT:
         raise CheckpointError(f"{folder} has format {card.format}, this version reads {FORMAT}")
     if card.answers != ANSWER_FORMAT:
-        raise CheckpointError(f"{folder} was taught the answer format {card.answers}, this version asks for {ANSWER_FORMAT}; train again")
+        raise CheckpointError(
+            f"{folder} was taught the answer format {card.answers}, this version asks for {ANSWER_FORMAT}; train again"
+        )
     if card.style not in {style.id for style in STYLES.values()}:
-        raise CheckpointError(f"{folder} was taught the prompt style {card.style}, which this version does not have; train again")
+        raise CheckpointError(
+            f"{folder} was taught the prompt style {card.style}, which this version does not have; train again"
+        )
     for name, entry in card.tasks.items():
         if entry.wordings != wordings_hash(entry.task):
             raise CheckpointError(f"{folder}: the wordings of {name} are not those that it was taught; train again")

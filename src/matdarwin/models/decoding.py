@@ -78,12 +78,18 @@ class Decoder:
         self._model = model.eval()
         self._prune = prune
         self._sure_end = sure_end
-        self._prefixes: dict[tuple[int, ...], Any] = {}
+        self._prefixes: dict[tuple[int, ...], list[tuple[Any, Any]]] = {}
         self._cache = RowCache(0)
 
     @torch.inference_mode()
     def distributions(
-        self, prompts: Sequence[Sequence[int]], tree: AnswerTree, values: Floats, labels: tuple[str, ...] = (), *, prefix: Sequence[int] = ()
+        self,
+        prompts: Sequence[Sequence[int]],
+        tree: AnswerTree,
+        values: Floats,
+        labels: tuple[str, ...] = (),
+        *,
+        prefix: Sequence[int] = (),
     ) -> list[AnswerDistribution | None]:
         """The answer distribution of each prompt.
 
@@ -113,7 +119,9 @@ class Decoder:
 
     # -- the walk ------------------------------------------------------------------------------------------
 
-    def _start(self, prompts: Sequence[Sequence[int]], shared: list[int], tree: AnswerTree) -> tuple[list[_Row], RowCache]:
+    def _start(
+        self, prompts: Sequence[Sequence[int]], shared: list[int], tree: AnswerTree
+    ) -> tuple[list[_Row], RowCache]:
         """Run the prompts, and the tokens that all answers begin with, and open each row's frontier."""
         forced = [int(tree.tokens[node]) for node in tree.forced]
         rests = [[*prompt[len(shared) :], *forced] for prompt in prompts]
@@ -121,7 +129,7 @@ class Decoder:
         if self._cache.most < count:
             self._cache = RowCache(count)
         cache = self._cache
-        cache.reset(count)
+        cache.begin(count)
         if shared:
             cache.lend(self._prefix(shared))
         rows = [_Row(index=r, base=len(shared) + len(rest)) for r, rest in enumerate(rests)]
@@ -237,7 +245,12 @@ class Decoder:
         key = tuple(shared)
         if key not in self._prefixes:
             made = DynamicCache()
-            self._model(input_ids=torch.tensor([shared], device=self._model.device), cache=made, use_cache=True, logits_to_keep=1)
+            self._model(
+                input_ids=torch.tensor([shared], device=self._model.device),
+                cache=made,
+                use_cache=True,
+                logits_to_keep=1,
+            )
             self._prefixes[key] = [(layer.keys, layer.values) for layer in made.layers]
         return self._prefixes[key]
 

@@ -83,4 +83,6 @@ def average(distributions: list[AnswerDistribution]) -> AnswerDistribution:
         return AnswerDistribution(first.values, first.labels, stacked, outside, unexpanded, assumed)
     values, inverse = np.unique(np.concatenate([d.values for d in distributions]), return_inverse=True)
     weights = np.concatenate([d.probabilities for d in distributions]) / len(distributions)
-    return AnswerDistribution(values, (), np.bincount(inverse, weights), outside, unexpanded, assumed)
+    return AnswerDistribution(
+        values, (), np.bincount(inverse, weights).astype(np.float64), outside, unexpanded, assumed
+    )

@@ -14,14 +14,14 @@ _SPARE = 96
 """Columns that are added when a row's tokens no longer fit; growing costs a copy of everything."""
 
 
-class RowCache(DynamicCache):
+class RowCache(DynamicCache):  # type: ignore[misc]  # transformers' types are skipped
     """A key-value cache whose rows advance on their own.
 
     A forward pass is announced with `aim`: which rows it runs and how many tokens each. Its tokens are written behind
     what those rows hold; attention then sees the rows' columns up to the longest of them, and a mask must hide what is
     not a row's own. `keep` says how many of the tokens just written stay; the rest are overwritten by the next pass.
 
-    One cache serves batch after batch, since fresh memory is costly to touch; `reset` empties it.
+    One cache serves batch after batch, since fresh memory is costly to touch; `begin` empties it.
 
     Args:
         most: Most rows it can hold.
@@ -36,7 +36,7 @@ class RowCache(DynamicCache):
         self._columns: Any = None
         self._upto = 0
 
-    def reset(self, count: int) -> None:
+    def begin(self, count: int) -> None:
         """Begin anew with `count` empty rows."""
         if count > self.most:
             raise ValueError(f"a cache for {self.most} rows cannot hold {count}")

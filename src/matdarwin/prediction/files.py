@@ -217,7 +217,9 @@ def open_table(path: Path | str) -> Iterator[Table]:
         return
     file = Path(path)
     if file.is_dir() or not file.exists():
-        raise DataError(f"{file}: {'is a folder, not a table' if file.is_dir() else 'there is no such file; correct the path'}")
+        raise DataError(
+            f"{file}: {'is a folder, not a table' if file.is_dir() else 'there is no such file; correct the path'}"
+        )
     if file.suffix.lower() in (".xlsx", ".xls", ".ods"):
         raise DataError(f"{file}: a spreadsheet is not read; save the table as CSV (UTF-8) and try again")
     yield ParquetTable(file) if file.suffix.lower() in PARQUET else CsvTable(file)

@@ -62,10 +62,14 @@ class Calibration(BaseModel):
 
     task: str = Field(description="Id of the task.")
     method: Literal["split-conformal-spread-1"] = Field(default=METHOD, description="Id of the score's formula.")
-    status: Literal["calibrated", "uncalibrated"] = Field(description="uncalibrated: fewer than 30 scores, no intervals.")
+    status: Literal["calibrated", "uncalibrated"] = Field(
+        description="uncalibrated: fewer than 30 scores, no intervals."
+    )
     n: int = Field(ge=0, description="Number of scores, one a material.")
     unread: int = Field(default=0, ge=0, description="Calibration rows without a readable answer; they have no score.")
-    repeats: int = Field(default=0, ge=0, description="Rows left out because another row of the same material was taken.")
+    repeats: int = Field(
+        default=0, ge=0, description="Rows left out because another row of the same material was taken."
+    )
     beta: float = Field(gt=0, allow_inf_nan=False, description="Floor added to each spread, in the task's unit.")
     bounds: tuple[float, float] = Field(description="The task's bounds; no interval leaves them.")
     decimals: int = Field(ge=0, description="The task's decimals; ends are rounded outward to them.")
@@ -222,7 +226,9 @@ class CoverageReport(BaseModel):
 
     rows: int
     without_interval: int
-    coverage: float | None = Field(description="Share of the rows with an interval whose target it holds, ends included.")
+    coverage: float | None = Field(
+        description="Share of the rows with an interval whose target it holds, ends included."
+    )
     width: float | None = Field(description="Mean width.")
     median_width: float | None
 
@@ -247,7 +253,10 @@ def report(
     if len(targets) == 0:
         raise ValueError("there are no rows to report on")
     if len(targets) != len(intervals) or (groups is not None and len(groups) != len(targets)):
-        raise ValueError(f"{len(targets)} targets, {len(intervals)} intervals" + ("" if groups is None else f", {len(groups)} groups"))
+        raise ValueError(
+            f"{len(targets)} targets, {len(intervals)} intervals"
+            + ("" if groups is None else f", {len(groups)} groups")
+        )
     if groups is not None and "all" in groups:
         raise ValueError('a group may not be called "all": that is the whole')
     members: dict[str, list[tuple[float, Interval | None]]] = {"all": []}

@@ -69,9 +69,15 @@ class ParquetSink:
         import pyarrow.parquet
 
         number = {True: pa.float64(), False: pa.string()}
-        given = list(table.schema) if isinstance(table, ParquetTable) else [pa.field(name, pa.string()) for name in table.columns]
+        given = (
+            list(table.schema)
+            if isinstance(table, ParquetTable)
+            else [pa.field(name, pa.string()) for name in table.columns]
+        )
         types = [
-            number[name in ("lower", "upper") or (name == "value" and task.kind == "regression")] for task in tasks for name in ADDED
+            number[name in ("lower", "upper") or (name == "value" and task.kind == "regression")]
+            for task in tasks
+            for name in ADDED
         ]
         names = added_columns(table.columns, tasks)
         fields = [pa.field(name, type) for name, type in zip(names, types, strict=True)]
@@ -159,7 +165,9 @@ def _disk_errors(path: Path, *, full_only: bool = False) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"{path}: the disk is full, so the output was not written; free some space or choose another folder") from error
+            raise DataError(
+                f"{path}: the disk is full, so the output was not written; free some space or choose another folder"
+            ) from error
         if full_only:
             raise
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error

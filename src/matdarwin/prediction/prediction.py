@@ -18,7 +18,20 @@ STATUSES = ("ok", "uncalibrated", "unread", "invalid")
 _WIDTH, _HEIGHT, _BARS = 160, 36, 40
 _SHOWN = 80
 _NOISE = 1e-9
-_FIELDS = ("input", "material", "task", "value", "unit", "lower", "upper", "coverage", "status", "reason", "notes", "model")
+_FIELDS = (
+    "input",
+    "material",
+    "task",
+    "value",
+    "unit",
+    "lower",
+    "upper",
+    "coverage",
+    "status",
+    "reason",
+    "notes",
+    "model",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +99,9 @@ class Prediction:
         plain["notes"] = list(self.notes)
         given = self.distribution
         if given is not None and given.labels:
-            plain["probabilities"] = {label: float(p) for label, p in zip(given.labels, given.probabilities, strict=True)}
+            plain["probabilities"] = {
+                label: float(p) for label, p in zip(given.labels, given.probabilities, strict=True)
+            }
             plain["outside"] = float(given.outside)
         elif given is not None:
             plain |= {"mean": float(given.mean()), "mode": float(given.mode())}
@@ -117,7 +132,9 @@ class Predictions(list[Prediction]):
         return pd.DataFrame(rows, columns=[*_FIELDS, *dict.fromkeys(extra)])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("input", "material", "task", "value", "interval", "distribution", "remarks"))
+        head = "".join(
+            f"<th>{name}</th>" for name in ("input", "material", "task", "value", "interval", "distribution", "remarks")
+        )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(map(_row, self))}</tbody></table>"
 
 
@@ -139,7 +156,11 @@ def _row(prediction: Prediction) -> str:
     interval = "-"
     if prediction.lower is not None and prediction.upper is not None and prediction.coverage is not None:
         interval = f"{prediction.lower} to {prediction.upper}{unit} ({100 * prediction.coverage:g} %)"
-    remarks = [*([] if prediction.status == "ok" else [prediction.status]), *filter(None, [prediction.reason]), *prediction.notes]
+    remarks = [
+        *([] if prediction.status == "ok" else [prediction.status]),
+        *filter(None, [prediction.reason]),
+        *prediction.notes,
+    ]
     texts = [prediction.input, prediction.material or "-", prediction.task, value, interval]
     cells = "".join(f"<td>{_text(text)}</td>" for text in texts)
     return f"<tr>{cells}<td>{_plot(prediction)}</td><td>{'<br>'.join(map(_text, remarks))}</td></tr>"
@@ -175,7 +196,9 @@ def _numbers(given: AnswerDistribution, prediction: Prediction) -> str:
     if not high > low:
         # All the mass on one value: a window of any width will show it.
         low, high = low - 1.0, high + 1.0
-    counts: NDArray[np.float64] = np.histogram(given.values, bins=_BARS, range=(low, high), weights=given.probabilities)[0]
+    counts: NDArray[np.float64] = np.histogram(
+        given.values, bins=_BARS, range=(low, high), weights=given.probabilities
+    )[0]
     top, step = max(float(counts.max()), 1e-12), _WIDTH / _BARS
 
     def place(value: float) -> float:
@@ -184,11 +207,15 @@ def _numbers(given: AnswerDistribution, prediction: Prediction) -> str:
     parts = []
     if prediction.lower is not None and prediction.upper is not None:
         left, right = place(prediction.lower), place(prediction.upper)
-        parts.append(f'<rect x="{left:.1f}" y="0" width="{max(1.0, right - left):.1f}" height="{_HEIGHT}" fill="#ddcc77" fill-opacity="0.4"/>')
+        parts.append(
+            f'<rect x="{left:.1f}" y="0" width="{max(1.0, right - left):.1f}" height="{_HEIGHT}" fill="#ddcc77" fill-opacity="0.4"/>'
+        )
     for i, count in enumerate(counts):
         tall = float(count) / top * (_HEIGHT - 2)
         if tall >= 0.05:
-            parts.append(f'<rect x="{i * step:.1f}" y="{_HEIGHT - tall:.1f}" width="{0.9 * step:.1f}" height="{tall:.1f}" fill="#4477aa"/>')
+            parts.append(
+                f'<rect x="{i * step:.1f}" y="{_HEIGHT - tall:.1f}" width="{0.9 * step:.1f}" height="{tall:.1f}" fill="#4477aa"/>'
+            )
     if isinstance(prediction.value, int | float):
         x = place(float(prediction.value))
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_HEIGHT}" stroke="#cc3311" stroke-width="1.5"/>')

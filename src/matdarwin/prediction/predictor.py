@@ -69,7 +69,9 @@ class Predictor:
         self._trees: dict[str, tuple[AnswerTree, Any]] = {}
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, *, dtype: Dtype = "auto", batch_size: int | None = None, views: int | None = None) -> Predictor:
+    def of(
+        cls, checkpoint: Checkpoint, *, dtype: Dtype = "auto", batch_size: int | None = None, views: int | None = None
+    ) -> Predictor:
         """The predictor of a checkpoint.
 
         Args:
@@ -159,7 +161,9 @@ class Predictor:
             except MaterialError as error:
                 read.append(error)
         asked = [
-            Example(task=task, row=str(i), material=m, conditions=conditions or {}) for i, m in enumerate(read) if isinstance(m, Material)
+            Example(task=task, row=str(i), material=m, conditions=conditions or {})
+            for i, m in enumerate(read)
+            if isinstance(m, Material)
         ]
         answers = iter(self.distributions(card.task, asked, progress=progress))
         made = []
@@ -184,7 +188,10 @@ class Predictor:
 
     def _prefix(self, task: Task, wording: int | None) -> list[int]:
         """Tokens that all prompts of the task begin with: what two quite different materials have in common."""
-        texts = [self._style.render(task, m, wording=self._style.wording if wording is None else wording) for m in ("Ag", "(x", "1,")]
+        texts = [
+            self._style.render(task, m, wording=self._style.wording if wording is None else wording)
+            for m in ("Ag", "(x", "1,")
+        ]
         first, *others = self._encoder.prompts(texts)
         same = 0
         while all(same < len(o) and same < len(first) and o[same] == first[same] for o in others):
@@ -208,7 +215,9 @@ class Predictor:
     ) -> Prediction:
         task = card.task
         if answer is None:
-            return self._blank(task, given, material.text, "unread", "the model gave no probability to any answer of the task's format")
+            return self._blank(
+                task, given, material.text, "unread", "the model gave no probability to any answer of the task's format"
+            )
         value: float | str
         lower = upper = None
         status = "ok"
@@ -242,6 +251,10 @@ class Predictor:
             notes.append(f"saw {', '.join(few)} in fewer than {_FEW} training materials")
         if answer.outside > 0.05:
             notes.append(f"{answer.outside:.0%} of the model's probability lay outside the answer format")
-        if card.task.kind == "regression" and card.spread > 0.1 * abs(answer.median()) + 10.0 ** -(card.task.decimals or 0):
-            notes.append(f"repeated measurements of one material spread by {card.spread:g} {card.task.unit or ''}".rstrip())
+        if card.task.kind == "regression" and card.spread > 0.1 * abs(answer.median()) + 10.0 ** -(
+            card.task.decimals or 0
+        ):
+            notes.append(
+                f"repeated measurements of one material spread by {card.spread:g} {card.task.unit or ''}".rstrip()
+            )
         return notes

@@ -20,7 +20,6 @@ from matdarwin.data.leakage import Split
 from matdarwin.evaluation import baselines, results
 from matdarwin.evaluation.features import FEATURE_VERSION
 from matdarwin.evaluation.metrics import score_regression
-from matdarwin.evaluation.protocol import split_of
 from matdarwin.materials import parse
 from matdarwin.models.checkpoint import Checkpoint
 from matdarwin.models.distribution import AnswerDistribution
@@ -39,7 +38,7 @@ from matdarwin.studies.outcome import (
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.recipe import Recipe, load_recipe
-from matdarwin.training.run import Report, train
+from matdarwin.training.run import Report, split_of, train
 
 RECIPE = Path("recipes") / "demo.yaml"
 COVERAGE = 0.9

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -67,12 +67,14 @@ class UsedWords:
         tokens: Ids of the tokens that occur in prompts and answers.
     """
 
-    def __init__(self, model: Any, tokens: Sequence[int]) -> None:
+    def __init__(self, model: Any, tokens: Iterable[int]) -> None:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._input = base.get_input_embeddings().weight.requires_grad_(False)
         head = base.get_output_embeddings()
         if head.bias is not None:
-            raise TrainingError("optimising.embeddings: used does not fit a model whose output layer has a bias; choose trained")
+            raise TrainingError(
+                "optimising.embeddings: used does not fit a model whose output layer has a bias; choose trained"
+            )
         self._head = head.weight.requires_grad_(False)
         device = self._input.device
         self._tokens = torch.tensor(sorted(set(tokens)), device=device)
@@ -223,7 +225,9 @@ def optimise(
     """
     device = next(model.parameters()).device
     weights = [p for p in model.parameters() if p.requires_grad] + (words.parameters if words else [])
-    optimiser = torch.optim.AdamW(weights, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(
+        weights, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
+    )
     done = 0
     for number, make in enumerate(epochs, start=1):
         model.train()
@@ -235,11 +239,15 @@ def optimise(
             with torch.autocast(device.type, autocast) if autocast is not None else nullcontext():
                 loss = answer_loss(model, batch, words)
             if not torch.isfinite(loss):
-                raise TrainingError(f"the loss is {float(loss)} at step {done + 1}, epoch {number}; lower optimising.learning_rate")
+                raise TrainingError(
+                    f"the loss is {loss.item()} at step {done + 1}, epoch {number}; lower optimising.learning_rate"
+                )
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(weights, options.clip)
             if not torch.isfinite(norm):
-                raise TrainingError(f"the gradient is {float(norm)} at step {done + 1}, epoch {number}; lower optimising.learning_rate")
+                raise TrainingError(
+                    f"the gradient is {float(norm)} at step {done + 1}, epoch {number}; lower optimising.learning_rate"
+                )
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             done += 1

@@ -35,7 +35,9 @@ class Prompting(_Part):
     """How questions are put while training."""
 
     style: Literal["compact", "alpaca"] = Field(default="compact", description="Layout of the question.")
-    wordings: tuple[int, ...] = Field(default=(), description="Wordings to draw from, by index; empty: the style's own.")
+    wordings: tuple[int, ...] = Field(
+        default=(), description="Wordings to draw from, by index; empty: the style's own."
+    )
     order: Literal["canonical", "source", "permuted"] = Field(
         default="permuted", description="Order of the elements; permuted: drawn anew for each row and epoch."
     )
@@ -45,12 +47,20 @@ class Splitting(_Part):
     """Which rows teach, choose, calibrate and test."""
 
     folds: Literal["official", "aligned", "seeded"] = Field(default="official", description="Whose test folds.")
-    validation: float = Field(default=0.1, ge=0, lt=0.5, description="Share of the training keys that choose the best epoch.")
-    calibration: float = Field(default=0.1, ge=0, lt=0.5, description="Share of the training keys that calibrate intervals.")
-    minimum_calibration: int = Field(default=50, ge=0, description="Fewest calibration keys a task, where it has enough rows.")
+    validation: float = Field(
+        default=0.1, ge=0, lt=0.5, description="Share of the training keys that choose the best epoch."
+    )
+    calibration: float = Field(
+        default=0.1, ge=0, lt=0.5, description="Share of the training keys that calibrate intervals."
+    )
+    minimum_calibration: int = Field(
+        default=50, ge=0, description="Fewest calibration keys a task, where it has enough rows."
+    )
     seed: int = Field(default=0, description="Seed of the drawing.")
     limit: int | None = Field(default=None, ge=1, description="Most training rows a task; null: all.")
-    test_limit: int | None = Field(default=None, ge=1, description="Most test rows to score in a demonstration; null: all.")
+    test_limit: int | None = Field(
+        default=None, ge=1, description="Most test rows to score in a demonstration; null: all."
+    )
 
 
 class Optimising(_Part):
@@ -68,7 +78,9 @@ class Optimising(_Part):
         description="Which token embeddings move in full fine-tuning: those of tokens that occur, all, or none. All cost "
         "a quarter of a step more on a CPU.",
     )
-    minimum_steps: int = Field(default=0, ge=0, description="Fewest steps; small sets are passed over more often to reach them.")
+    minimum_steps: int = Field(
+        default=0, ge=0, description="Fewest steps; small sets are passed over more often to reach them."
+    )
 
 
 class Predicting(_Part):
@@ -76,7 +88,9 @@ class Predicting(_Part):
 
     views: int = Field(default=1, ge=1, le=16, description="Element orders to average the answer over.")
     batch_size: int = Field(default=64, ge=1, description="Prompts a batch.")
-    dtype: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="Number format when scoring; auto: fp32.")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="Number format when scoring; auto: fp32."
+    )
     prune: float = Field(default=0.01, ge=0, le=0.01, description="Greatest mass that may stay unexpanded.")
 
 
@@ -89,10 +103,16 @@ class Recipe(_Part):
         default="product", description="product: for prediction; benchmark: a fold model, for scores only."
     )
     tasks: tuple[str, ...] = Field(min_length=1, description="Ids of tasks, or paths of task files.")
-    fold: int | None = Field(default=None, ge=0, le=4, description="Test fold that is held out; null: nothing is held out.")
+    fold: int | None = Field(
+        default=None, ge=0, le=4, description="Test fold that is held out; null: nothing is held out."
+    )
     base: str = Field(default="smollm2-135m", description="Embedded base model, folder, or hub name.")
-    weights: Literal["pretrained", "random"] = Field(default="pretrained", description="random: fresh weights of the same shape.")
-    method: Literal["full", "lora"] = Field(default="full", description="full: all weights move; lora: low-rank updates.")
+    weights: Literal["pretrained", "random"] = Field(
+        default="pretrained", description="random: fresh weights of the same shape."
+    )
+    method: Literal["full", "lora"] = Field(
+        default="full", description="full: all weights move; lora: low-rank updates."
+    )
     lora: Lora = Lora()
     prompting: Prompting = Prompting()
     split: Splitting = Splitting()
@@ -101,7 +121,9 @@ class Recipe(_Part):
     overrides: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Task id -> keys that differ where that task alone is trained."
     )
-    dtype: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="Number format while training; weights stay fp32.")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="Number format while training; weights stay fp32."
+    )
     seed: int = Field(default=0, description="Seed of row order, wordings, element orders and random weights.")
 
     @model_validator(mode="after")
@@ -115,7 +137,11 @@ class Recipe(_Part):
     def digest(self, **context: Any) -> str:
         """Hash of all that shapes the result: the recipe without its words, and what the caller adds (data, base)."""
         # What stands at its default is left out, so that a key added later does not make old results look new.
-        data = self.model_dump(mode="json", exclude={"description", "overrides"}, exclude_defaults=True)
+        data = self.model_dump(
+            mode="json",
+            exclude={"description": True, "overrides": True, "split": {"test_limit"}},
+            exclude_defaults=True,
+        )
         return hashlib.sha256(json.dumps([data, context], sort_keys=True).encode()).hexdigest()
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from matdarwin import __version__
 from matdarwin.data import leakage
 from matdarwin.data.leakage import Split
-from matdarwin.language.answers import format_answer, grid
+from matdarwin.language.answers import ANSWER_FORMAT, format_answer, grid
 from matdarwin.language.prompts import Encoded, Encoder, Style, conditions_text, style, wordings_hash
 from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models.base import Base, device_and_dtype, find_base, load_model, load_tokenizer
@@ -38,7 +38,7 @@ _VALIDATION_ROWS = 250
 """Most rows a task that choose the epoch; more would cost more time than they add certainty."""
 
 
-_SHAPING = {
+_SHAPING: Any = {
     "id": True, "version": True, "kind": True, "quantities": True, "leads": True, "bounds": True, "decimals": True, "labels": True,
     "representation": True, "conditions": True, "wordings": True, "metric": True, "folds": True, "reader": True, "source": {"sha256"},
 }  # fmt: skip
@@ -102,7 +102,11 @@ class _Run:
         for task in self.tasks:
             texts = [
                 self.style.render(
-                    task, order, wording=w, conditions=conditions_text(task, e.conditions), evidence=" ".join(e.evidence)
+                    task,
+                    order,
+                    wording=w,
+                    conditions=conditions_text(task, e.conditions),
+                    evidence=" ".join(e.evidence),
                 )
                 for e in self.split.train[task.id]
                 for w in self.recipe.prompting.wordings or (self.style.wording,)
@@ -126,17 +130,33 @@ def _rotations(parts: tuple[str, ...]) -> list[str]:
 
 def recipe_hash(recipe: Recipe, tasks: Sequence[Task], base: Base) -> str:
     """Hash of everything that shapes a run's result: recipe, tasks with their data, and base weights."""
-    return recipe.digest(tasks=[task.model_dump(mode="json", include=_SHAPING, exclude_defaults=True) for task in tasks], base=base.sha256)
+    return recipe.digest(
+        tasks=[task.model_dump(mode="json", include=_SHAPING, exclude_defaults=True) for task in tasks],
+        base=base.sha256,
+    )
+
+
+def split_of(recipe: Recipe, tasks: Sequence[Task]) -> Split:
+    """The division of the tasks' rows that a recipe trains on."""
+    options = recipe.split
+    return leakage.split(
+        tasks, recipe.fold, seed=options.seed, validation=options.validation, calibration=options.calibration,
+        minimum_calibration=options.minimum_calibration, limit=options.limit, folds=options.folds,
+    )  # fmt: skip
 
 
 def checkpoint_name(recipe: Recipe, digest: str) -> str:
     """Folder of a recipe's checkpoint; another recipe has another."""
     fold = "" if recipe.fold is None else f"-fold{recipe.fold}"
-    tasks = "-".join(Path(t).stem for t in recipe.tasks[:2]) + ("" if len(recipe.tasks) <= 2 else f"-and-{len(recipe.tasks) - 2}-more")
+    tasks = "-".join(Path(t).stem for t in recipe.tasks[:2]) + (
+        "" if len(recipe.tasks) <= 2 else f"-and-{len(recipe.tasks) - 2}-more"
+    )
     return f"{recipe.name}-{tasks}{fold}-{digest[:8]}"
 
 
-def train(recipe: Recipe, *, tasks: Sequence[Task] | None = None, report: Report | None = None, split: Split | None = None) -> Checkpoint:
+def train(
+    recipe: Recipe, *, tasks: Sequence[Task] | None = None, report: Report | None = None, split: Split | None = None
+) -> Checkpoint:
     """Run a recipe; one that has run already is not run again.
 
     Args:
@@ -171,18 +191,18 @@ def _train(
 ) -> Checkpoint:
     import torch
 
-    options = recipe.split
-    split = split or leakage.split(
-        tasks, recipe.fold, seed=options.seed, validation=options.validation, calibration=options.calibration,
-        minimum_calibration=options.minimum_calibration, limit=options.limit, folds=options.folds,
-    )  # fmt: skip
+    split = split or split_of(recipe, tasks)
     if problems := leakage.check(split):
         raise TrainingError("the split is not disjoint, so nothing is trained: " + "; ".join(problems[:3]))
     began = time.perf_counter()
     torch.manual_seed(recipe.seed)
     device, compute = device_and_dtype(recipe.dtype, training=True)
-    report.say(f"{name}: {sum(map(len, split.train.values())):,} training rows; base {base.name}, {recipe.method}, {compute}")
-    model = load_model(base.folder, dtype=torch.float32, random_seed=recipe.seed if recipe.weights == "random" else None).to(device)
+    report.say(
+        f"{name}: {sum(map(len, split.train.values())):,} training rows; base {base.name}, {recipe.method}, {compute}"
+    )
+    model = load_model(
+        base.folder, dtype=torch.float32, random_seed=recipe.seed if recipe.weights == "random" else None
+    ).to(device)
     model = _adapt(model, recipe)
     log = checkpoints.checkpoints_folder() / f".{name}.metrics.jsonl"
     log.unlink(missing_ok=True)
@@ -198,7 +218,7 @@ def _train(
     card = Card(
         name=name, role=recipe.role, created=datetime.now(UTC).isoformat(timespec="seconds"), code=__version__,
         recipe=recipe.model_dump(mode="json"), recipe_hash=digest, base={"name": base.name, "sha256": base.sha256},
-        method=recipe.method, style=run.style.id, answers=checkpoints.ANSWER_FORMAT, fold=recipe.fold, tasks=run.cards,
+        method=recipe.method, style=run.style.id, answers=ANSWER_FORMAT, fold=recipe.fold, tasks=run.cards,
         training=told, machine=machine(),
     )  # fmt: skip
 
@@ -225,7 +245,10 @@ def _adapt(model: Any, recipe: Recipe) -> Any:
     lora = recipe.lora
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     return get_peft_model(
-        model, LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM")
+        model,
+        LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        ),
     )
 
 
@@ -248,7 +271,12 @@ def _optimise(run: _Run) -> dict[str, Any]:
             row
             for task in run.tasks
             for row in encoder.examples(
-                task, run.split.train[task.id], style=run.style, wordings=wordings, order=recipe.prompting.order, rng=rng
+                task,
+                run.split.train[task.id],
+                style=run.style,
+                wordings=wordings,
+                order=recipe.prompting.order,
+                rng=rng,
             )
         ]
 
@@ -271,15 +299,24 @@ def _optimise(run: _Run) -> dict[str, Any]:
         if isinstance(event, Step):
             tokens += event.tokens
             losses.append(event.loss)
-            run.write(step=event.step, loss=event.loss, learning_rate=event.learning_rate, gradient_norm=event.gradient_norm, tokens=tokens)
+            run.write(
+                step=event.step,
+                loss=event.loss,
+                learning_rate=event.learning_rate,
+                gradient_norm=event.gradient_norm,
+                tokens=tokens,
+            )
             run.report.step(event.step, f"loss {event.loss:.3f}")
-        elif event % every == 0 and event > epochs // 2 or event == epochs:
+        elif (event % every == 0 and event > epochs // 2) or event == epochs:
             start = time.perf_counter()
             scores = _validate(run)
             spent_validating += time.perf_counter() - start
             run.write(epoch=event, validation=scores)
             shown = ", ".join(f"{task} {name} {value:.4g}" for task, (name, value) in scores.items())
-            run.report.say(f"epoch {event} of {epochs}: loss {np.mean(losses[-50:]):.3f}" + (f"; validation {shown}" if shown else ""))
+            run.report.say(
+                f"epoch {event} of {epochs}: loss {np.mean(losses[-50:]):.3f}"
+                + (f"; validation {shown}" if shown else "")
+            )
             overall = _overall(run, scores)
             if best is None or overall <= best[0]:
                 best = (overall, event, _weights(run.model, words), scores)
@@ -309,7 +346,10 @@ def _validate(run: _Run) -> dict[str, tuple[str, float]]:
         if task.kind == "regression":
             center = float(np.median([float(e.target) for e in run.split.train[task.id] if e.target is not None]))
             # An unread answer is scored as the training median would be: no gain from being unreadable.
-            errors = [abs((a.median() if a else center) - float(e.target or 0)) for a, e in zip(answers, examples, strict=True)]
+            errors = [
+                abs((a.median() if a else center) - float(e.target or 0))
+                for a, e in zip(answers, examples, strict=True)
+            ]
             scores[task.id] = ("mae", float(np.mean(errors)))
         else:
             right = [a is not None and a.label() == e.target for a, e in zip(answers, examples, strict=True)]
@@ -359,12 +399,15 @@ def _calibrate(run: _Run) -> dict[str, Calibration]:
     made = {}
     for task in run.tasks:
         examples = run.split.calibration[task.id]
-        if task.kind != "regression":
+        if task.kind != "regression" or not examples:
             continue
         run.report.begin(f"calibrating {task.id}", len(examples))
         answers = predictor.distributions(task, examples, progress=lambda done, total: run.report.step(done, ""))
         made[task.id] = calibrate(
-            task, answers, [float(e.target) for e in examples if e.target is not None], keys=[e.material.key for e in examples]
+            task,
+            answers,
+            [float(e.target) for e in examples if e.target is not None],
+            keys=[e.material.key for e in examples],
         )
     return made
 
@@ -401,7 +444,9 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
     return {
         "cpu": cpu,
@@ -412,4 +457,3 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
