@@ -17,7 +17,7 @@ from matdarwin.training.recipe import Recipe, RecipeError, build_recipe, load_re
 
 if TYPE_CHECKING:
     from matdarwin.prediction.predictor import Predictor, Progress
-    from matdarwin.training.run import Report
+    from matdarwin.training.report import Report
 
 Conditions = Mapping[str, str | float]
 

@@ -26,7 +26,8 @@ from matdarwin.materials.material import Kind, Material
 from matdarwin.models.distribution import AnswerDistribution
 from matdarwin.prediction.prediction import Prediction
 from matdarwin.tasks.schema import Example, Source, Task
-from matdarwin.training.run import Report, Silent, train
+from matdarwin.training.report import Report, Silent
+from matdarwin.training.run import train
 
 Floats = NDArray[np.float64]
 

@@ -181,7 +181,7 @@ def test_evaluate_what_held_nothing_out(darwin: Darwin, at_trained: Path) -> Non
 
 def test_demo(darwin: Darwin, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matdarwin.studies import demo
-    from matdarwin.training.run import Report
+    from matdarwin.training.report import Report
 
     def quick(report: Report, *, folder: Path) -> Path:
         report.begin("training", 10)

@@ -22,7 +22,7 @@ _LINES = 10
 
 
 class Bar:
-    """A `training.run.Report` that shows a bar with what is done, the loss, and the time that is left."""
+    """A `training.report.Report` that shows a bar with what is done, the loss, and the time that is left."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -23,7 +23,8 @@ from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.recipe import Recipe
-from matdarwin.training.run import Report, Silent, machine, recipe_hash, split_of, train
+from matdarwin.training.report import Report, Silent
+from matdarwin.training.run import machine, recipe_hash, split_of, train
 
 COVERAGE = 0.9
 FOLDS = (0, 1, 2, 3, 4)

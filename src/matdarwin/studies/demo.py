@@ -38,7 +38,8 @@ from matdarwin.studies.outcome import (
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.recipe import Recipe, load_recipe
-from matdarwin.training.run import Report, split_of, train
+from matdarwin.training.report import Report
+from matdarwin.training.run import split_of, train
 
 RECIPE = Path("recipes") / "demo.yaml"
 COVERAGE = 0.9

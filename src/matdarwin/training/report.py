@@ -1,0 +1,31 @@
+"""How a run tells what it does: the interface that progress bars implement, and one that keeps silent."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Report(Protocol):
+    """What a run tells while it goes on."""
+
+    def begin(self, text: str, total: int) -> None:
+        """A part of the run begins, with this number of steps."""
+
+    def step(self, done: int, text: str) -> None:
+        """So many steps of the part are done."""
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+
+
+class Silent:
+    """A report that goes nowhere."""
+
+    def begin(self, text: str, total: int) -> None:
+        """Say nothing."""
+
+    def step(self, done: int, text: str) -> None:
+        """Say nothing."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
