@@ -23,7 +23,9 @@ from matdarwin.prediction.intervals import Calibration
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks.schema import Task
 from matdarwin.training import run as runs
+from matdarwin.training import stages
 from matdarwin.training.loop import TrainingError
+from matdarwin.training.report import Silent
 from matdarwin.training.run import checkpoint_name, recipe_hash, train
 
 QUICK: dict[str, Any] = {"optimising": {"epochs": 1}, "split": {"calibration": 0.0, "limit": 32}}
@@ -122,7 +124,7 @@ def test_the_weights_that_are_saved_are_those_of_the_best_epoch(base: Path, tmp_
         standing.append({n: p.detach().clone() for n, p in run.model.named_parameters()})
         return {"tiny_gap": ("mae", [3.0, 1.0, 2.0][len(standing) - 1])}
 
-    monkeypatch.setattr(runs, "_validate", judged)
+    monkeypatch.setattr(stages, "_validate", judged)
     task = tiny_task(tmp_path)
     made = train(tiny_recipe(base, [task], **{**QUICK, "optimising": {"epochs": 5}}), tasks=[task])
     assert made.card.training["best_epoch"] == 4 and len(standing) == 3
@@ -251,9 +253,7 @@ def test_low_rank_and_full_load_the_same_way(base: Path, tmp_path: Path) -> None
 def test_what_low_rank_predicts_after_loading_is_what_it_predicted_in_training(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = tiny_task(tmp_path)
     kept: list[Any] = []
-    real = runs._card
-    monkeypatch.setattr(runs, "_calibrate", lambda run: kept.append(run) or {})
-    assert real is runs._card
+    monkeypatch.setattr(runs, "calibrations", lambda run: kept.append(run) or {})
     made = train(tiny_recipe(base, [task], method="lora", **QUICK), tasks=[task])
     examples = kept[0].split.validation[task.id][:5]
     live = kept[0].predictor(views=1, model=kept[0].model).distributions(task, examples)
@@ -310,7 +310,7 @@ def test_by_default_the_embeddings_of_tokens_that_occur_are_trained(base: Path, 
 
     foreseen: set[int] = set()
     met: set[int] = set()
-    real_words, real_batches = runs.UsedWords, runs.batches
+    real_words, real_batches = stages.UsedWords, stages.batches
 
     def words(model: Any, tokens: Any) -> Any:
         foreseen.update(tokens)
@@ -320,8 +320,8 @@ def test_by_default_the_embeddings_of_tokens_that_occur_are_trained(base: Path, 
         met.update(token for row in rows for token in (*row.prompt, *row.answer))
         return real_batches(rows, size, rng)
 
-    monkeypatch.setattr(runs, "UsedWords", words)
-    monkeypatch.setattr(runs, "batches", batches)
+    monkeypatch.setattr(stages, "UsedWords", words)
+    monkeypatch.setattr(stages, "batches", batches)
     task = tiny_task(tmp_path)
     options = {**QUICK, "optimising": {"epochs": 4}, "prompting": {"order": "permuted", "wordings": [0, 1]}}
     made = train(tiny_recipe(base, [task], **options), tasks=[task])
@@ -377,7 +377,7 @@ def test_a_loss_that_explodes_ends_the_run_without_a_checkpoint(base: Path, tmp_
 
 
 def test_ctrl_c_leaves_no_checkpoint_and_frees_the_name(base: Path, tmp_path: Path) -> None:
-    class Impatient(runs.Silent):
+    class Impatient(Silent):
         def step(self, done: int, text: str) -> None:
             raise KeyboardInterrupt
 
@@ -392,7 +392,7 @@ def test_ctrl_c_leaves_no_checkpoint_and_frees_the_name(base: Path, tmp_path: Pa
 def test_a_report_hears_the_parts_in_order(base: Path, tmp_path: Path) -> None:
     heard: list[str] = []
 
-    class Ear(runs.Silent):
+    class Ear(Silent):
         def begin(self, text: str, total: int) -> None:
             heard.append(f"{text} {total}")
 
