@@ -22,15 +22,15 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from matdarwin.evaluation.results import commit
 from matdarwin.language.answers import parse_answer
 from matdarwin.models.base import device_and_dtype
 from matdarwin.models.checkpoint import Checkpoint
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
+from matdarwin.training.provenance import commit, machine
 from matdarwin.training.recipe import Recipe, load_recipe
-from matdarwin.training.run import machine, split_of, train
+from matdarwin.training.run import split_of, train
 
 BATCHES = (16, 64, 256)
 OUT = Path("results/bench/predict.json")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from matdarwin.materials.material import Material
 from matdarwin.models.base import Dtype
-from matdarwin.models.checkpoint import Card, Checkpoint, find_checkpoint
+from matdarwin.models.checkpoint import Card, Checkpoint
+from matdarwin.models.store import find_checkpoint
 from matdarwin.prediction.prediction import Prediction, Predictions
 from matdarwin.tasks.registry import nearest
 from matdarwin.tasks.schema import Task
@@ -34,10 +35,16 @@ class Darwin:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, dtype: Dtype = "auto", batch_size: int | None = None, views: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: Dtype = "auto",
+        batch_size: int | None = None,
+        views: int | None = None,
+        exact: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
-        self._options: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "views": views}
+        self._options: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "views": views, "exact": exact}
         self._predictor: Predictor | None = None
 
     @classmethod
@@ -49,6 +56,7 @@ class Darwin:
         dtype: Dtype = "auto",
         batch_size: int | None = None,
         views: int | None = None,
+        exact: bool = False,
     ) -> Darwin:
         """Open a checkpoint.
 
@@ -59,12 +67,13 @@ class Darwin:
             dtype: Number format; `auto` is fp32, in which values do not depend on the batch.
             batch_size: Prompts a batch; None: as its recipe has it.
             views: Element orders to average an answer over; None: as its recipe has it.
+            exact: Prune nothing and score every end of an answer; several times slower.
 
         Raises:
             CheckpointError: There is none, it is not sealed or damaged, or does not know a task.
         """
         found = find_checkpoint(None if model is None else str(model), list(tasks))
-        return cls(found, dtype=dtype, batch_size=batch_size, views=views)
+        return cls(found, dtype=dtype, batch_size=batch_size, views=views, exact=exact)
 
     @classmethod
     def train(
@@ -315,5 +324,5 @@ def example_of(task: Task) -> dict[str, str] | None:
         return None
     asked = style("compact")
     conditions = conditions_text(task, first.conditions)
-    prompt = asked.render(task, first.material.text, wording=asked.wording, conditions=conditions)
+    prompt = asked.render(task, first.material.text, wording=asked.wording_of(task), conditions=conditions)
     return {"prompt": prompt, "answer": format_answer(task, first.target)}

@@ -92,7 +92,7 @@ def test_unexpected_fault_is_one_line(darwin: Darwin, monkeypatch: pytest.Monkey
     def broken(*_: object) -> None:
         raise AssertionError("something\nodd")
 
-    monkeypatch.setattr("matdarwin.models.checkpoint.list_checkpoints", broken)
+    monkeypatch.setattr("matdarwin.models.store.list_checkpoints", broken)
     done = darwin("models", "list", "--json")
     assert (done.code, done.out) == (70, "")
     assert done.err.count("\n") == 1 and "AssertionError: something odd" in done.err and "--debug" in done.err
@@ -102,7 +102,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, home: Path, 
     def broken(*_: object) -> None:
         raise AssertionError("odd")
 
-    monkeypatch.setattr("matdarwin.models.checkpoint.list_checkpoints", broken)
+    monkeypatch.setattr("matdarwin.models.store.list_checkpoints", broken)
     assert cli.run(["--debug", "models", "list"]) == 70
     assert "Traceback" in capsys.readouterr().err
 
@@ -122,7 +122,7 @@ def test_faults_of_the_machine(
     def broken(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr("matdarwin.models.checkpoint.list_checkpoints", broken)
+    monkeypatch.setattr("matdarwin.models.store.list_checkpoints", broken)
     done = darwin("models", "list")
     assert done.code == code
     # Ctrl-C is turned into an exit code by the library that parses.

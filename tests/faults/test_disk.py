@@ -16,7 +16,8 @@ import pytest
 from tests.tiny import fill, tiny_card, tiny_task
 
 from matdarwin.models import checkpoint as checkpoints
-from matdarwin.models.checkpoint import Checkpoint, CheckpointError, find_checkpoint, list_checkpoints, write_checkpoint
+from matdarwin.models.checkpoint import Checkpoint, CheckpointError, write_checkpoint
+from matdarwin.models.store import find_checkpoint, list_checkpoints
 from matdarwin.tasks.schema import Task
 
 

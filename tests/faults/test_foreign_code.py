@@ -14,7 +14,8 @@ from tests.tiny import at_home, tiny_base, tiny_checkpoint
 
 from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models.base import BaseModelError, find_base, load_model, load_tokenizer
-from matdarwin.models.checkpoint import Checkpoint, CheckpointError, find_checkpoint
+from matdarwin.models.checkpoint import Checkpoint, CheckpointError
+from matdarwin.models.store import find_checkpoint
 
 
 class Bomb:

@@ -14,7 +14,7 @@ from tests.tiny import at_home, tiny_base, tiny_recipe, tiny_rows, tiny_task
 
 from matdarwin.data import leakage
 from matdarwin.evaluation.protocol import split_of
-from matdarwin.models.checkpoint import find_checkpoint
+from matdarwin.models.store import find_checkpoint
 from matdarwin.studies import demo
 from matdarwin.studies.demo import DemoError, run_demo
 from matdarwin.studies.outcome import DemoResult

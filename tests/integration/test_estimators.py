@@ -17,7 +17,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from matdarwin import DarwinClassifier, DarwinRegressor
 from matdarwin.fitting import grid, guess
-from matdarwin.models.checkpoint import CheckpointError, find_checkpoint, list_checkpoints
+from matdarwin.models.checkpoint import CheckpointError
+from matdarwin.models.store import find_checkpoint, list_checkpoints
 from tiny import tiny_base, tiny_rows
 
 FORMULAS = [formula for formula, _ in tiny_rows(150)]

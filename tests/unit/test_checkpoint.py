@@ -15,14 +15,8 @@ import pytest
 from tests.tiny import fill, tiny_card, tiny_task
 
 from matdarwin.models import checkpoint as checkpoints
-from matdarwin.models.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    find_checkpoint,
-    hold,
-    list_checkpoints,
-    write_checkpoint,
-)
+from matdarwin.models.checkpoint import Checkpoint, CheckpointError, hold, write_checkpoint
+from matdarwin.models.store import find_checkpoint, list_checkpoints
 from matdarwin.tasks.schema import Task
 
 

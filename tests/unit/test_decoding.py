@@ -142,7 +142,6 @@ def test_what_is_pruned_is_little_and_told(name: str, single: bool) -> None:
         assert off <= got.unexpanded / inside + 1e-5
 
 
-@pytest.mark.xfail(strict=True, reason="pruning is measured against all of the mass, not against what lies inside the format")
 def test_a_little_mass_inside_the_format_is_not_pruned_away() -> None:
     """A model that has not learnt the format well still prefers some answers; they must be told, not lost."""
     known = setting("low")

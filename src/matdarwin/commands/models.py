@@ -18,7 +18,8 @@ def list_models(json: Json = False) -> None:
     """List checkpoints, newest first (or why one cannot be used), and base models."""
     with working():
         from matdarwin.api import known_bases
-        from matdarwin.models.checkpoint import Checkpoint, checkpoints_folder, list_checkpoints
+        from matdarwin.models.checkpoint import Checkpoint, checkpoints_folder
+        from matdarwin.models.store import list_checkpoints
 
         rows: list[dict[str, Any]] = []
         for name, found in list_checkpoints():
@@ -60,7 +61,7 @@ def show_model(
 ) -> None:
     """Print a checkpoint's card, after checking its seal."""
     with working():
-        from matdarwin.models.checkpoint import find_checkpoint
+        from matdarwin.models.store import find_checkpoint
 
         checkpoint = find_checkpoint(name)
         card = checkpoint.card.model_dump(mode="json")

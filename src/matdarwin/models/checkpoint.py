@@ -17,10 +17,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from matdarwin.data import sources
+from matdarwin.data import disk, sources
 from matdarwin.language.answers import ANSWER_FORMAT
 from matdarwin.language.prompts import STYLES, wordings_hash
-from matdarwin.tasks.registry import nearest
 from matdarwin.tasks.schema import Task
 
 MANIFEST = "manifest.json"
@@ -51,8 +50,10 @@ class TaskCard(BaseModel):
     shares: dict[str, float]
     """Training share of each label; empty for numbers."""
     data_sha256: str
-    spread: float
-    """Median spread of the repeated measurements that were merged, in the task's unit; 0 where none were."""
+    spreads: dict[str, float]
+    """By key, greatest minus least of the measurements that were merged into a training material, in the task's unit."""
+    parts: dict[str, str]
+    """Hash of the materials that taught, chose, calibrated and are held out."""
 
 
 class Card(BaseModel):
@@ -190,81 +191,6 @@ def checkpoints_folder() -> Path:
     return sources.home() / "checkpoints"
 
 
-def list_checkpoints() -> list[tuple[str, Checkpoint | CheckpointError]]:
-    """All checkpoints, newest first, each opened without hashing, or the reason why it cannot be."""
-    root = checkpoints_folder()
-    found: list[tuple[str, Checkpoint | CheckpointError]] = []
-    for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        if not folder.is_dir() or folder.name.startswith("."):
-            continue
-        try:
-            found.append((folder.name, Checkpoint.open(folder, verify=False)))
-        except CheckpointError as error:
-            found.append((folder.name, error))
-    return sorted(found, key=lambda item: item[1].card.created if isinstance(item[1], Checkpoint) else "", reverse=True)
-
-
-def find_checkpoint(name: str | None = None, tasks: list[str] | None = None) -> Checkpoint:
-    """The checkpoint of that name or folder; without one, the newest sealed product that knows the tasks.
-
-    Raises:
-        CheckpointError: There is none; the nearest names, or tasks of the same quantity, are named.
-    """
-    if name is not None:
-        for folder in (checkpoints_folder() / name, Path(name)):
-            if folder.is_dir():
-                checkpoint = Checkpoint.open(folder)
-                _knows(checkpoint, tasks or [])
-                return checkpoint
-        names = [n for n, _ in list_checkpoints()]
-        near = nearest(name, names)
-        hint = (
-            f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none yet; make demo trains one'}"
-        )
-        raise CheckpointError(f"{name!r} is no checkpoint in {checkpoints_folder()}; {hint}")
-    products = [c for _, c in list_checkpoints() if isinstance(c, Checkpoint) and c.card.role == "product"]
-    for checkpoint in products:
-        if set(tasks or []) <= set(checkpoint.card.tasks):
-            return Checkpoint.open(checkpoint.folder)
-    if not products:
-        raise CheckpointError(
-            f"there is no sealed product checkpoint in {checkpoints_folder()}; train one with `darwin train RECIPE.yaml` or `make demo`"
-        )
-    known = {t: card.task for c in products for t, card in c.card.tasks.items()}
-    raise CheckpointError(_unknown(tasks or [], known))
-
-
-def _unknown(tasks: list[str], known: dict[str, Task]) -> str:
-    from matdarwin.tasks.registry import UnknownTaskError, load
-
-    missing = [t for t in tasks if t not in known] or tasks
-    name = missing[0]
-    if missing == tasks and all(t in known for t in tasks):
-        return f"no single checkpoint knows all of {', '.join(tasks)}; ask for them one by one"
-    try:
-        quantities = set(load(name).quantities)
-    except UnknownTaskError as error:
-        near = nearest(name, list(known))
-        if near:
-            return f"no checkpoint knows the task {name}; did you mean {near[0]}?"
-        return str(error)
-    kin = [t for t, task in known.items() if quantities & set(task.quantities)]
-    if kin:
-        return f"no checkpoint knows the task {name}; {kin[0]} is of the same quantity: use --task {kin[0]}"
-    return f"no checkpoint knows the task {name}; train one: darwin train recipes/product.yaml --set tasks=[{name}]"
-
-
-def _knows(checkpoint: Checkpoint, tasks: list[str]) -> None:
-    for task in tasks:
-        if task not in checkpoint.card.tasks:
-            known = {t: card.task for t, card in checkpoint.card.tasks.items()}
-            raise CheckpointError(
-                f"{_unknown([task], known)} ({checkpoint.name} knows {', '.join(known)})".replace(
-                    "no checkpoint knows", f"{checkpoint.name} does not know"
-                )
-            )
-
-
 def write_checkpoint(
     name: str, card: Card, fill: Callable[[Path], None], *, calibration: dict[str, Any] | None = None
 ) -> Checkpoint:
@@ -300,17 +226,17 @@ def write_checkpoint(
         except OSError:
             _recover(final, old)
             raise
-        _sync(root)
+        disk.sync(root)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
-        # safetensors and tokenizers have errors of their own for what the disk says, which end in "(os error 28)".
-        if isinstance(error, OSError) or "(os error " in str(error):
-            said = getattr(error, "strerror", None) or error
-            raise CheckpointError(
-                f"the checkpoint {name} could not be written to {root}: {said}; earlier ones are untouched"
-            ) from error
-        raise
+        said = disk.said(error)
+        if said is None:
+            raise
+        remedy = "; free some space, or set MATDARWIN_HOME to a folder on another disk" if disk.is_full(error) else ""
+        raise CheckpointError(
+            f"the checkpoint {name} could not be written to {root}: {said[1]}; earlier ones are untouched{remedy}"
+        ) from error
     return Checkpoint.open(final, verify=False)
 
 
@@ -361,11 +287,11 @@ def _seal(folder: Path) -> None:
         if path.is_file():
             files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
         # Folders too, or a file's name may be lost though its bytes are not.
-        _sync(path)
+        disk.sync(path)
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"format": FORMAT, "files": files}, indent=1), encoding="utf-8")
-    _sync(manifest)
-    _sync(folder)
+    disk.sync(manifest)
+    disk.sync(folder)
 
 
 def _check(folder: Path, name: str, entry: dict[str, Any], *, verify: bool) -> None:
@@ -403,11 +329,3 @@ def _same_language(folder: Path, card: Card) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -30,6 +30,9 @@ SURE_END = 0.999
 _PASS_COST = 48
 """What a forward pass costs beside its tokens, in tokens: the weights are read once more, whatever their number."""
 
+_MOST_NODES = 1024
+"""Most nodes of one row in a forward pass; a wider level takes several."""
+
 _MOST_TOKENS = 2048
 """Most tokens in a forward pass; their logits over the whole vocabulary must fit into memory."""
 
@@ -52,7 +55,12 @@ class _Row:
     index: int
     base: int = 0
     """Number of its tokens that every node sees: the prompt and what all answers begin with."""
+    exact: bool = False
+    """Nothing is pruned or assumed: classes are few, and a rare one must not get the probability 0."""
     frontier: list[_Node] = field(default_factory=list)
+    """Nodes of the present level that are still to be run."""
+    level: list[_Node] = field(default_factory=list)
+    """Nodes of the next level that are found so far."""
     ends: list[_Node] = field(default_factory=list)
     """Nodes that only the terminator can follow; they wait until no other node is left."""
     leaves: dict[int, float] = field(default_factory=dict)
@@ -66,7 +74,7 @@ class Decoder:
 
     Args:
         model: A causal language model of transformers, on its device, in its dtype.
-        prune: Greatest mass that may stay unexpanded in a row.
+        prune: Greatest share of a row's mass within the format that may stay unexpanded.
         sure_end: Once the likeliest answers of a row all end with at least this probability, the ends of its less
             likely ones are taken for as sure instead of each being scored. It saves over half of the work; the mass
             concerned is reported. 1 scores every end.
@@ -110,9 +118,9 @@ class Decoder:
         # At least one token must be left to be computed for each row.
         if any(list(p[: len(shared)]) != shared or len(p) == len(shared) for p in prompts):
             shared = []
-        rows, cache = self._start(prompts, shared, tree)
+        rows, cache = self._start(prompts, shared, tree, exact=bool(labels))
         while open_rows := [row for row in rows if row.frontier or row.ends]:
-            running = {row.index: self._next(row, classes=bool(labels)) for row in open_rows}
+            running = {row.index: self._next(row)[:_MOST_NODES] for row in open_rows}
             for group in _groups(open_rows, [len(running[row.index]) for row in open_rows]):
                 self._advance(group, [running[row.index] for row in group], cache, tree)
         return [self._finish(row, values, labels) for row in rows]
@@ -120,7 +128,7 @@ class Decoder:
     # -- the walk ------------------------------------------------------------------------------------------
 
     def _start(
-        self, prompts: Sequence[Sequence[int]], shared: list[int], tree: AnswerTree
+        self, prompts: Sequence[Sequence[int]], shared: list[int], tree: AnswerTree, *, exact: bool
     ) -> tuple[list[_Row], RowCache]:
         """Run the prompts, and the tokens that all answers begin with, and open each row's frontier."""
         forced = [int(tree.tokens[node]) for node in tree.forced]
@@ -132,7 +140,7 @@ class Decoder:
         cache.begin(count)
         if shared:
             cache.lend(self._prefix(shared))
-        rows = [_Row(index=r, base=len(shared) + len(rest)) for r, rest in enumerate(rests)]
+        rows = [_Row(index=r, base=len(shared) + len(rest), exact=exact) for r, rest in enumerate(rests)]
         for group in _groups(rows, [len(rest) for rest in rests]):
             indices = [row.index for row in group]
             width = max(len(rests[r]) for r in indices)
@@ -173,16 +181,17 @@ class Decoder:
         cache.keep(indices, [len(nodes) for nodes in running])
         for r, (row, nodes) in enumerate(zip(group, running, strict=True)):
             if row.frontier:
+                row.frontier = row.frontier[len(nodes) :]
                 run = [_Node(n.node, n.logp, (*n.path, before[r] + k), n.position) for k, n in enumerate(nodes)]
                 self._open(row, run, logps[r], tree)
             else:
                 self._close(row, nodes, logps[r], tree)
 
-    def _next(self, row: _Row, *, classes: bool) -> list[_Node]:
+    def _next(self, row: _Row) -> list[_Node]:
         """The nodes of a row to run now: its frontier; after that its ends, where many only the likeliest few."""
         if row.frontier:
             return row.frontier
-        if classes or self._sure_end >= 1 or row.probed or len(row.ends) <= _PROBED_ENDS:
+        if row.exact or self._sure_end >= 1 or row.probed or len(row.ends) <= _PROBED_ENDS:
             return row.ends
         return sorted(row.ends, key=lambda n: -n.logp)[:_PROBED_ENDS]
 
@@ -194,7 +203,7 @@ class Decoder:
         ran = {node.node for node in run}
         row.ends = [node for node in row.ends if node.node not in ran]
         row.probed = True
-        if row.ends and np.exp(min(scores)) >= self._sure_end:
+        if row.ends and not row.exact and np.exp(min(scores)) >= self._sure_end:
             sure = float(np.log(np.average(np.exp(scores), weights=np.exp([n.logp for n in run]))))
             for node in row.ends:
                 row.leaves[_answer(tree, node)] = node.logp + sure
@@ -202,24 +211,32 @@ class Decoder:
             row.ends = []
 
     def _open(self, row: _Row, run: list[_Node], logps: Any, tree: AnswerTree) -> None:
-        """Replace a row's frontier by the children of the nodes that were run, and prune it."""
+        """Take in the children of nodes that were run; once a level is through, prune it and make it the frontier."""
         parents = np.repeat(np.arange(len(run)), [len(tree.children[n.node]) for n in run])
         children = np.concatenate([tree.children[n.node] for n in run])
         tokens = np.concatenate([tree.child_tokens[n.node] for n in run])
         scores = logps[parents, tokens].astype(np.float64) + np.array([n.logp for n in run])[parents]
-        found: list[_Node] = []
+        found = row.level
         for k, child, score in zip(parents.tolist(), children.tolist(), scores.tolist(), strict=True):
             if (answer := int(tree.answer[child])) >= 0:
                 row.leaves[answer] = score
             else:
                 found.append(_Node(child, score, run[k].path, run[k].position + 1))
+        if row.frontier:
+            return
+        row.level = []
         masses = np.exp([node.logp for node in found])
         order = np.argsort(masses, kind="stable")
         # Branches dropped early save whole subtrees, but some of the allowance must be left for the level where
         # most branches are: the last but the ends. Ends are few to score, so that dropping them would save nothing.
         last = all(tree.ends[tree.children[node.node][0]] for node in found)
-        share = 0.0 if any(tree.ends[node.node] for node in found) else 1.0 if last else 0.5
-        dropped = int(np.searchsorted(np.cumsum(masses[order]), (self._prune - row.unexpanded) * share, side="right"))
+        share = 0.0 if row.exact or any(tree.ends[node.node] for node in found) else 1.0 if last else 0.5
+        # Of what can still end inside the format, not of all: a model that puts little there is not to lose it.
+        within = float(
+            masses.sum() + sum(np.exp(node.logp) for node in row.ends) + sum(map(np.exp, row.leaves.values()))
+        )
+        allowance = max(0.0, self._prune * within - row.unexpanded) * share
+        dropped = int(np.searchsorted(np.cumsum(masses[order]), allowance, side="right"))
         row.unexpanded += float(masses[order[:dropped]].sum())
         kept = [found[i] for i in sorted(order[dropped:].tolist())]
         row.frontier = [node for node in kept if not tree.ends[node.node]]

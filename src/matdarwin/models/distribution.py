@@ -66,7 +66,10 @@ class AnswerDistribution:
 
         The latter is the right answer for balanced accuracy when `shares` are the training shares [n].
         """
-        weight = self.probabilities if shares is None else self.probabilities / shares
+        if shares is None:
+            return self.labels[int(np.argmax(self.probabilities))]
+        # A class that training never showed is no answer.
+        weight = np.divide(self.probabilities, shares, out=np.full_like(self.probabilities, -1.0), where=shares > 0)
         return self.labels[int(np.argmax(weight))]
 
 

@@ -92,7 +92,8 @@ class Prediction:
 
         Returns:
             The fields of the same names, then where there is a distribution: for numbers `mean`, `mode`, `outside`
-            (mass outside the format) and `unexpanded` (mass of pruned branches); for classes `probabilities` by label
+            (mass outside the format), `unexpanded` (mass of pruned branches) and `assumed_ends` (mass of answers
+            whose end was not scored); for classes `probabilities` by label
             and `outside`.
         """
         plain: dict[str, Any] = {name: _plain(getattr(self, name)) for name in _FIELDS}
@@ -106,6 +107,7 @@ class Prediction:
         elif given is not None:
             plain |= {"mean": float(given.mean()), "mode": float(given.mode())}
             plain |= {"outside": float(given.outside), "unexpanded": float(given.unexpanded)}
+            plain["assumed_ends"] = float(given.assumed_ends)
         return plain
 
     def _repr_html_(self) -> str:

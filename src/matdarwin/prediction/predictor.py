@@ -9,7 +9,7 @@ import numpy as np
 
 from matdarwin.language import prompts
 from matdarwin.language.answers import grid
-from matdarwin.language.prompts import Encoder, Style
+from matdarwin.language.prompts import Encoder, Order, Style
 from matdarwin.language.tree import AnswerTree
 from matdarwin.materials import parse
 from matdarwin.materials.material import Material, MaterialError
@@ -42,6 +42,9 @@ class Predictor:
         batch_size: Prompts a batch.
         prune: Greatest mass that may stay unexpanded in a row.
         sure_end: See `Decoder`.
+        wording: Index of the wording to ask in; None: the style's own.
+        order: Element order that it was taught.
+        caveat: Note for predictions with an interval, where it is asked otherwise than its intervals were calibrated.
     """
 
     def __init__(
@@ -57,6 +60,9 @@ class Predictor:
         batch_size: int = 64,
         prune: float = 0.01,
         sure_end: float = SURE_END,
+        wording: int | None = None,
+        order: Order = "permuted",
+        caveat: str | None = None,
     ) -> None:
         self.tasks = dict(tasks)
         self.name = name
@@ -66,11 +72,20 @@ class Predictor:
         self._encoder = Encoder(tokenizer)
         self._decoder = Decoder(model, prune=prune, sure_end=sure_end)
         self._style = style
+        self._wording = wording
+        self._order: Order = order
+        self._caveat = caveat
         self._trees: dict[str, tuple[AnswerTree, Any]] = {}
 
     @classmethod
     def of(
-        cls, checkpoint: Checkpoint, *, dtype: Dtype = "auto", batch_size: int | None = None, views: int | None = None
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        dtype: Dtype = "auto",
+        batch_size: int | None = None,
+        views: int | None = None,
+        exact: bool = False,
     ) -> Predictor:
         """The predictor of a checkpoint.
 
@@ -79,26 +94,36 @@ class Predictor:
             dtype: Number format; `auto` is fp32, in which values do not depend on the batch.
             batch_size: Prompts a batch; None: as its recipe has it.
             views: Element orders to average over; None: as its recipe has it.
+            exact: Prune nothing and score every end; several times slower.
         """
         card = checkpoint.card
-        asked = card.recipe["predicting"]
+        asked, taught = card.recipe["predicting"], card.recipe["prompting"]
         device, number_format = device_and_dtype(dtype, training=False)
-        style = next(s for s in prompts.STYLES.values() if s.id == card.style)
+        _, calibrated_in = device_and_dtype(asked["dtype"], training=False)
+        otherwise = []
+        if views not in (None, asked["views"]):
+            otherwise.append(f"{views} views instead of {asked['views']}")
+        if number_format != calibrated_in:
+            otherwise.append(f"{number_format} instead of {calibrated_in}".replace("torch.", ""))
         return cls(
             checkpoint.model(number_format).to(device),
             checkpoint.tokenizer(),
             tasks=card.tasks,
-            style=style,
+            style=next(s for s in prompts.STYLES.values() if s.id == card.style),
             name=checkpoint.name,
             calibrations={task: Calibration.model_validate(c) for task, c in checkpoint.calibration().items()},
             views=views or asked["views"],
             batch_size=batch_size or asked["batch_size"],
-            prune=asked["prune"],
+            prune=0.0 if exact else asked["prune"],
+            sure_end=1.0 if exact else SURE_END,
+            wording=taught["wordings"][0] if taught["wordings"] else None,
+            order=taught["order"],
+            caveat=f"its interval was calibrated otherwise: asked with {', '.join(otherwise)}" if otherwise else None,
         )
 
     def prompt(self, task: Task, example: Example, *, wording: int | None = None) -> str:
         """The question as the model reads it, in canonical element order."""
-        return self._render(task, example, example.material.text, wording)
+        return self._render(task, example, prompts.views(example.material, 1, self._order)[0], wording)
 
     def distributions(
         self, task: Task, examples: Sequence[Example], *, wording: int | None = None, progress: Progress | None = None
@@ -111,7 +136,7 @@ class Predictor:
         texts: list[str] = []
         owner: list[int] = []
         for number, example in enumerate(examples):
-            for view in prompts.views(example.material, self.views):
+            for view in prompts.views(example.material, self.views, self._order):
                 texts.append(self._render(task, example, view, wording))
                 owner.append(number)
         ids = self._encoder.prompts(texts)
@@ -181,17 +206,18 @@ class Predictor:
         return self._style.render(
             task,
             material,
-            wording=self._style.wording if wording is None else wording,
+            wording=self._wording_of(task, wording),
             conditions=prompts.conditions_text(task, example.conditions),
             evidence=" ".join(example.evidence),
         )
 
+    def _wording_of(self, task: Task, asked: int | None) -> int:
+        chosen = self._wording if asked is None else asked
+        return self._style.wording_of(task) if chosen is None else chosen
+
     def _prefix(self, task: Task, wording: int | None) -> list[int]:
         """Tokens that all prompts of the task begin with: what two quite different materials have in common."""
-        texts = [
-            self._style.render(task, m, wording=self._style.wording if wording is None else wording)
-            for m in ("Ag", "(x", "1,")
-        ]
+        texts = [self._style.render(task, m, wording=self._wording_of(task, wording)) for m in ("Ag", "(x", "1,")]
         first, *others = self._encoder.prompts(texts)
         same = 0
         while all(same < len(o) and same < len(first) and o[same] == first[same] for o in others):
@@ -223,9 +249,8 @@ class Predictor:
         status = "ok"
         reason = None
         if task.kind == "classification":
-            shares = np.array([card.shares.get(label, 0.0) for label in task.labels])
-            balanced = task.metric == "balanced_accuracy" and bool((shares > 0).all())
-            value = answer.label(shares if balanced else None)
+            shares = np.array([card.shares[label] for label in task.labels])
+            value = answer.label(shares if task.metric == "balanced_accuracy" else None)
         else:
             value = answer.mean() if task.metric == "rmse" else answer.median()
             calibration = self.calibrations.get(task.id)
@@ -237,11 +262,10 @@ class Predictor:
         return Prediction(
             input=given, material=material.text, task=task.id, value=value, unit=task.unit, lower=lower, upper=upper,
             coverage=coverage if lower is not None else None, status=status, reason=reason,
-            notes=tuple(self._notes(card, material, answer)), model=self.name, distribution=answer,
+            notes=tuple(self._notes(card, material, answer, interval=lower is not None)), model=self.name, distribution=answer,
         )  # fmt: skip
 
-    @staticmethod
-    def _notes(card: TaskCard, material: Material, answer: AnswerDistribution) -> list[str]:
+    def _notes(self, card: TaskCard, material: Material, answer: AnswerDistribution, *, interval: bool) -> list[str]:
         notes = []
         unseen = [e for e in material.elements if not card.elements.get(e)]
         few = [e for e in material.elements if 0 < card.elements.get(e, 0) < _FEW]
@@ -251,10 +275,11 @@ class Predictor:
             notes.append(f"saw {', '.join(few)} in fewer than {_FEW} training materials")
         if answer.outside > 0.05:
             notes.append(f"{answer.outside:.0%} of the model's probability lay outside the answer format")
-        if card.task.kind == "regression" and card.spread > 0.1 * abs(answer.median()) + 10.0 ** -(
-            card.task.decimals or 0
+        spread = card.spreads.get(material.key, 0.0)
+        if spread > max(
+            0.1 * abs(answer.median()) if not answer.labels else 0.0, 2 * 10.0 ** -(card.task.decimals or 0)
         ):
-            notes.append(
-                f"repeated measurements of one material spread by {card.spread:g} {card.task.unit or ''}".rstrip()
-            )
+            notes.append(f"measurements of this material differ by up to {spread:g} {card.task.unit or ''}".rstrip())
+        if interval and self._caveat:
+            notes.append(self._caveat)
         return notes

@@ -117,6 +117,10 @@ class Task(Model):
             low, high = self.bounds
             if not low < high:
                 raise ValueError(f"task {self.id}: bounds must rise, got [{low}, {high}]")
+            if any(abs(bound * 10**self.decimals - round(bound * 10**self.decimals)) > 1e-6 for bound in self.bounds):
+                raise ValueError(
+                    f"task {self.id}: bounds [{low}, {high}] need more than its {self.decimals} decimals; answers could not reach them"
+                )
             if (high - low) * 10**self.decimals > MAX_GRID:
                 raise ValueError(
                     f"task {self.id}: bounds [{low}, {high}] with {self.decimals} decimals give over {MAX_GRID:,} values; narrow them"

@@ -56,6 +56,17 @@ class Batch:
     tokens: int
 
 
+def _scaled(logits: Any, config: Any) -> Any:
+    """What some families do to the output layer's logits before they are read: Granite, Cohere, Gemma."""
+    if divisor := getattr(config, "logits_scaling", None):
+        logits = logits / divisor
+    if factor := getattr(config, "logit_scale", None):
+        logits = logits * factor
+    if softcap := getattr(config, "final_logit_softcapping", None):
+        logits = softcap * torch.tanh(logits / softcap)
+    return logits
+
+
 class UsedWords:
     """The embeddings of the tokens that occur, trained apart from those of the whole vocabulary.
 
@@ -71,9 +82,11 @@ class UsedWords:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._input = base.get_input_embeddings().weight.requires_grad_(False)
         head = base.get_output_embeddings()
-        if head.bias is not None:
+        kinds: tuple[Any, Any] = (type(base.get_input_embeddings()), type(head))
+        if kinds != (torch.nn.Embedding, torch.nn.Linear) or head.bias is not None:
             raise TrainingError(
-                "optimising.embeddings: used does not fit a model whose output layer has a bias; choose trained"
+                "optimising.embeddings: used needs plain embeddings and a plain output layer, which this base model "
+                "does not have; choose trained or frozen"
             )
         self._head = head.weight.requires_grad_(False)
         device = self._input.device
@@ -195,9 +208,7 @@ def answer_loss(model: Any, batch: Batch, words: UsedWords | None = None) -> Any
         hidden = run(batch.ids, use_cache=False).last_hidden_state
     judged = batch.targets != -100
     output = base.get_output_embeddings() if words is None else words.output
-    logits = output(hidden[judged]).float()
-    if softcap := getattr(base.config, "final_logit_softcapping", None):
-        logits = softcap * torch.tanh(logits / softcap)
+    logits = _scaled(output(hidden[judged]).float(), base.config)
     return functional.cross_entropy(logits, batch.targets[judged])
 
 

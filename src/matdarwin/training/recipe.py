@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from matdarwin.tasks.registry import nearest
 
+DEFAULTS = 1
+"""Version of the defaults below. Hashes leave defaults out, so this is raised whenever one of them changes."""
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be used, with the key at fault."""
@@ -130,6 +133,11 @@ class Recipe(_Part):
     def _consistent(self) -> Recipe:
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"tasks: {', '.join(self.tasks)} names one task twice")
+        if self.predicting.views > 1 and self.prompting.order != "permuted":
+            raise ValueError(
+                f"predicting.views {self.predicting.views}: a model that was taught one order (prompting.order "
+                f"{self.prompting.order}) has no use for others; set views to 1, or the order to permuted"
+            )
         if self.method == "lora" and self.weights == "random":
             raise ValueError("method lora: low-rank updates of random weights learn nothing; choose method: full")
         return self
@@ -139,7 +147,7 @@ class Recipe(_Part):
         # What stands at its default is left out, so that a key added later does not make old results look new.
         data = self.model_dump(
             mode="json",
-            exclude={"description": True, "overrides": True, "split": {"test_limit"}},
+            exclude={"description": True, "overrides": True, "split": {"test_limit"}, "predicting": {"batch_size"}},
             exclude_defaults=True,
         )
         return hashlib.sha256(json.dumps([data, context], sort_keys=True).encode()).hexdigest()

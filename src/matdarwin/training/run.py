@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from matdarwin import __version__
 from matdarwin.data import leakage
@@ -24,7 +20,8 @@ from matdarwin.models.checkpoint import Card, Checkpoint, TaskCard
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.loop import TrainingError
-from matdarwin.training.recipe import Recipe
+from matdarwin.training.provenance import commit, keys_hash, machine
+from matdarwin.training.recipe import DEFAULTS, Recipe
 from matdarwin.training.report import Report, Silent
 from matdarwin.training.stages import Run, calibrations, teach
 
@@ -40,6 +37,9 @@ def recipe_hash(recipe: Recipe, tasks: Sequence[Task], base: Base) -> str:
     return recipe.digest(
         tasks=[task.model_dump(mode="json", include=_SHAPING, exclude_defaults=True) for task in tasks],
         base=base.sha256,
+        style=style(recipe.prompting.style).id,
+        answers=ANSWER_FORMAT,
+        defaults=DEFAULTS,
     )
 
 
@@ -102,6 +102,8 @@ def _train(
     if problems := leakage.check(split):
         raise TrainingError("the split is not disjoint, so nothing is trained: " + "; ".join(problems[:3]))
     began = time.perf_counter()
+    # Now, not when it is sealed: the code may be edited while a long run goes on with what it loaded.
+    code = commit()
     torch.manual_seed(recipe.seed)
     device, compute = device_and_dtype(recipe.dtype, training=True)
     report.say(
@@ -121,6 +123,7 @@ def _train(
     told = teach(run)
     told["seconds"] = round(time.perf_counter() - began, 1)
     calibrated = calibrations(run)
+    told["commit"] = code
     told["seconds_with_calibration"] = round(time.perf_counter() - began, 1)
     card = Card(
         name=name, role=recipe.role, created=datetime.now(UTC).isoformat(timespec="seconds"), code=__version__,
@@ -159,6 +162,21 @@ def _adapt(model: Any, recipe: Recipe) -> Any:
     )
 
 
+def _parts(split: Split, task: Task) -> list[tuple[str, list[Example]]]:
+    """A task's parts by name."""
+    return [
+        ("train", split.train[task.id]),
+        ("validation", split.validation[task.id]),
+        ("calibration", split.calibration[task.id]),
+        ("test", split.test.get(task.id, [])),
+    ]
+
+
+def parts_of(split: Split, task: Task) -> dict[str, str]:
+    """Hash of the materials in each part of a task, as its checkpoint remembers them."""
+    return {name: keys_hash(rows) for name, rows in _parts(split, task)}
+
+
 def _card(task: Task, split: Split) -> TaskCard:
     train: list[Example] = split.train[task.id]
     elements = Counter(symbol for example in train for symbol in set(example.material.elements))
@@ -166,7 +184,6 @@ def _card(task: Task, split: Split) -> TaskCard:
     if task.kind == "classification":
         count = Counter(str(example.target) for example in train)
         shares = {label: count[label] / max(len(train), 1) for label in task.labels}
-    spreads = [example.spread for example in train if example.spread > 0]
     return TaskCard(
         task=task,
         wordings=wordings_hash(task),
@@ -180,27 +197,6 @@ def _card(task: Task, split: Split) -> TaskCard:
         elements=dict(sorted(elements.items())),
         shares=shares,
         data_sha256=task.source.sha256,
-        spread=float(np.median(spreads)) if spreads else 0.0,
+        spreads={example.material.key: example.spread for example in train if example.spread > 0},
+        parts=parts_of(split, task),
     )
-
-
-def machine() -> dict[str, Any]:
-    """What this machine is, in terms that mean something elsewhere."""
-    import torch
-
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    return {
-        "cpu": cpu,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }

@@ -50,10 +50,11 @@ class Run:
 
     def predictor(self, *, views: int, model: Any, sure_end: float = SURE_END) -> Predictor:
         """A predictor over a model of this run."""
-        asked = self.recipe.predicting
+        asked, taught = self.recipe.predicting, self.recipe.prompting
         return Predictor(
             model, self.tokenizer, tasks=self.cards, style=self.style, name=self.name,
             views=views, batch_size=asked.batch_size, prune=asked.prune, sure_end=sure_end,
+            wording=taught.wordings[0] if taught.wordings else None, order=taught.order,
         )  # fmt: skip
 
     def vocabulary(self, encoder: Encoder) -> set[int]:
@@ -69,7 +70,7 @@ class Run:
                     evidence=" ".join(e.evidence),
                 )
                 for e in self.split.train[task.id]
-                for w in self.recipe.prompting.wordings or (self.style.wording,)
+                for w in self.recipe.prompting.wordings or (self.style.wording_of(task),)
                 # A piece reads otherwise at the beginning of a material than inside it: each must stand first once.
                 for order in _rotations(e.material.source_parts)
             ]
@@ -101,8 +102,6 @@ def teach(run: Run) -> dict[str, Any]:
     epochs, total = steps_of(rows, options)
     rng = random.Random(recipe.seed)
 
-    wordings = recipe.prompting.wordings or (run.style.wording,)
-
     def encoded() -> list[Encoded]:
         return [
             row
@@ -111,7 +110,7 @@ def teach(run: Run) -> dict[str, Any]:
                 task,
                 run.split.train[task.id],
                 style=run.style,
-                wordings=wordings,
+                wordings=recipe.prompting.wordings or (run.style.wording_of(task),),
                 order=recipe.prompting.order,
                 rng=rng,
             )

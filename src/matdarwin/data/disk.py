@@ -1,0 +1,49 @@
+"""What the disk says: full or broken, in words with a remedy, whichever library says it; and syncing to it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# Libraries in Rust (safetensors, tokenizers) have errors of their own for what the disk says, which end in this.
+_FROM_RUST = re.compile(r"\(os error (\d+)\)")
+
+
+def said(error: BaseException) -> tuple[int | None, str] | None:
+    """Number and words of what the operating system said, or None where the error is of another kind."""
+    # Without a number it is not the system that speaks: transformers raises such for files that it cannot read.
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno, error.strerror or str(error)
+    found = _FROM_RUST.search(str(error))
+    return (int(found[1]), os.strerror(int(found[1]))) if found else None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk, or what the user may use of it, is full."""
+    found = said(error)
+    return found is not None and found[0] in _FULL
+
+
+def full(target: Path) -> str:
+    """The message for a full disk, for what lies in the folder that MATDARWIN_HOME moves."""
+    return f"{target}: the disk is full; free some space, or set MATDARWIN_HOME to a folder on another disk"
+
+
+def sync(path: Path) -> None:
+    """Have a file, or a folder's list of names, written to the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_all(folder: Path) -> None:
+    """Have a folder with all that is in it written to the disk itself."""
+    for path in folder.rglob("*"):
+        # Folders too, or a file's name may be lost though its bytes are not.
+        sync(path)
+    sync(folder)

@@ -1,0 +1,56 @@
+"""Where a result comes from: the machine, the commit of the code, and which materials were in which part."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from matdarwin.tasks.schema import Example
+
+
+def machine() -> dict[str, Any]:
+    """What this machine is, in terms that mean something elsewhere."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    return {
+        "cpu": cpu,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def commit() -> str | None:
+    """Commit of the repository that this code runs from, `-dirty` where its source differs; None for an installed package."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = _git(here, "rev-parse", "HEAD")
+        changed = _git(here, "status", "--porcelain", "-uno", "--", str(here.parent))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("-dirty" if changed else "")
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def keys_hash(examples: Iterable[Example]) -> str:
+    """Hash of a part's materials, whatever their order: two equal ones hold the same materials."""
+    return hashlib.sha256("\n".join(sorted({e.material.key for e in examples})).encode()).hexdigest()
