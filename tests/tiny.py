@@ -186,7 +186,7 @@ def tiny_checkpoint(home: Path, *, tasks: Sequence[Task] | None = None, base: Pa
 def tiny_card(name: str, *tasks: Task, created: str = "2026-01-01T00:00:00+00:00", **changes: Any) -> Card:
     """A checkpoint's card of a product that knows the tasks."""
     cards = {
-        task.id: TaskCard(task=task, wordings=wordings_hash(task), counts={}, elements={}, shares={}, data_sha256="0" * 64, spread=0.0)
+        task.id: TaskCard(task=task, wordings=wordings_hash(task), counts={}, elements={}, shares={}, data_sha256="0" * 64, spreads={}, parts={})
         for task in tasks
     }
     content: dict[str, Any] = {

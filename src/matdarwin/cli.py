@@ -109,7 +109,9 @@ def _told(error: Exception) -> int:
         return WRONG
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = "the disk is full; free some space, or set MATDARWIN_HOME to a folder on another disk"
+            # What goes into caches and checkpoints has its own message, which names MATDARWIN_HOME; this is the rest.
+            where = f"{error.filename}: " if error.filename is not None else ""
+            message = f"{where}the disk is full; free some space, or work in a folder on another disk"
         elif error.filename is not None:
             message = f"{error.filename}: {error.strerror}"
         note(f"error: {message}")

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from matdarwin import fitting
 from matdarwin.api import Darwin, as_list, check_coverage, recipe_for
+from matdarwin.data import guess
 from matdarwin.materials.material import Kind, Material
 from matdarwin.models.distribution import AnswerDistribution
 from matdarwin.prediction.prediction import Prediction
@@ -72,7 +73,7 @@ class _DarwinEstimator(BaseEstimator):  # type: ignore[misc]
         given = as_list(X)
         if len(given) != len(targets):
             raise ValueError(f"X has {len(given)} materials and y has {len(targets)} targets; they must be as many")
-        kind = self.representation or fitting.guess(given)
+        kind = self.representation or guess.representation(given)
         materials = fitting.parsed(given, kind)
         task = self._task(materials, targets, kind, shape)
         examples = [

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from matdarwin.data import leakage
+from matdarwin.data import guess, leakage
 from matdarwin.data.leakage import Split
 from matdarwin.materials import parse
 from matdarwin.materials.material import Kind, Material, MaterialError
-from matdarwin.tasks.schema import MAX_GRID, Example, Task
+from matdarwin.tasks.schema import Example, Task
 
-_TRIED = 200
 _MINIMUM_CALIBRATION = 50
-
-
-def guess(given: Sequence[object]) -> Kind:
-    """The parser that reads most of the first materials; a name is what neither other reads at least half of."""
-    tried = given[:_TRIED]
-    read = Counter({kind: sum(_reads(one, kind) for one in tried) for kind in ("composition", "molecule")})
-    kind, count = read.most_common(1)[0]
-    best: Kind = "composition" if kind == "composition" else "molecule"
-    return best if 2 * count >= len(tried) else "name"
-
-
-def _reads(given: object, kind: Kind) -> bool:
-    try:
-        parse(given, kind)
-    except MaterialError:
-        return False
-    return True
 
 
 def parsed(given: Sequence[object], kind: Kind) -> list[Material]:
@@ -97,42 +78,21 @@ def classes(y: object) -> tuple[NDArray[Any], list[str], list[str]]:
 
 
 def grid(values: Sequence[float], decimals: int | None, bounds: tuple[float, float] | None) -> dict[str, Any]:
-    """Decimals and bounds of the answers: what was asked for, else what the values call for.
+    """Decimals and bounds of the answers: what was asked for, else what the values call for (see `guess.grid`).
 
     Raises:
         ValueError: Bounds that do not rise or do not hold every value, or values that fixed decimals cannot hold.
     """
     exact = [Decimal(repr(value)) for value in values]
-    least, greatest = min(exact), max(exact)
-    width = (greatest - least) or max(abs(greatest), Decimal(1))
-    if bounds is None:
-        low, high = (Decimal(0) if least >= 0 else least - width), greatest + width
-    else:
-        low, high = (Decimal(repr(float(bound))) for bound in bounds)
+    ends = None
+    if bounds is not None:
+        low, high = ends = (Decimal(repr(float(bounds[0]))), Decimal(repr(float(bounds[1]))))
         if not low < high:
             raise ValueError(f"bounds must rise, got {bounds}")
         for index, value in enumerate(exact):
             if not low <= value <= high:
                 raise ValueError(f"y[{index}] is {value}, outside the bounds {bounds}")
-    if decimals is None:
-        written = max(max(0, -int(value.normalize().as_tuple().exponent)) for value in exact)
-        lower, upper = np.quantile(values, [0.25, 0.75])
-        scale = float(upper - lower) or float(width)
-        telling = max(0, 2 - math.floor(math.log10(scale)))  # decimals that show three significant digits of the scale
-        wanted = min(written, telling, 6)
-        decimals = min(written, max(4, telling), 6)
-        while decimals > 0 and (high - low + 2) * 10**decimals > MAX_GRID:
-            decimals -= 1
-        if decimals < wanted or (high - low) * 10**decimals > MAX_GRID:
-            raise ValueError(
-                f"y runs from {least} to {greatest} while its middle half is {scale:.3g} wide; answers have fixed decimals, "
-                "which cannot hold both: give the log10, or another unit"
-            )
-    if bounds is None:
-        step = Decimal(1).scaleb(-decimals)
-        low = (low / step).to_integral_value(ROUND_FLOOR) * step
-        high = (high / step).to_integral_value(ROUND_CEILING) * step
-    return {"bounds": [float(low), float(high)], "decimals": decimals}
+    return guess.grid(exact, decimals=decimals, bounds=ends)
 
 
 def divide(task: Task, examples: list[Example], *, seed: int, validation: float, calibration: float) -> Split:

@@ -82,7 +82,7 @@ def test_its_card_tells_what_was_done(learnt: Checkpoint, place: Path) -> None:
     assert entry.counts["train"] + entry.counts["validation"] + entry.counts["calibration"] == 400
     assert entry.counts["calibration"] >= 50 and entry.counts["validation"] >= 10
     assert entry.elements["N"] > 0 and "U" not in entry.elements and sum(entry.elements.values()) == 2 * entry.counts["train"]
-    assert entry.shares == {} and entry.spread == 0
+    assert entry.shares == {} and entry.spreads == {} and set(entry.parts) == {"train", "validation", "calibration", "test"}
     assert card.training["dtype"] == "float32" and card.training["best_epoch"] in range(7, 15)
     assert card.training["steps"] == sum("loss" in line for line in lines(learnt))
     with at_home(place):

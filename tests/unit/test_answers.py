@@ -155,8 +155,9 @@ def test_the_grid_rises_over_the_bounds(gap: Task, tmp_path: Path) -> None:
     assert len(values) == 351 and values[0] == -1.5 and values[-1] == 2.0 and 0.0 in values
     assert values == sorted(values)
     assert [format_number(v, 2) for v in values[149:152]] == ["-0.01", "0.00", "0.01"]
-    odd = tiny_task(tmp_path, bounds=[0.05, 0.32], decimals=1)
-    assert grid(odd) == [0.1, 0.2, 0.3]
+    assert grid(tiny_task(tmp_path, bounds=[0.1, 0.3], decimals=1)) == [0.1, 0.2, 0.3]
+    with pytest.raises(ValueError, match=r"need more than its 1 decimals"):
+        tiny_task(tmp_path, bounds=[0.05, 0.32], decimals=1)
 
 
 @given(st.floats(-1.5, 2))

@@ -54,9 +54,12 @@ def test_braces_in_a_material_are_not_filled_in(task: Task, name: str) -> None:
     assert "{material} {0} {x}" in style(name).render(task, "{material} {0} {x}", wording=0)
 
 
-def test_a_wording_past_the_last_begins_anew(task: Task) -> None:
+def test_a_wording_past_the_last_is_refused_and_a_style_asks_for_one_that_is_there(task: Task) -> None:
     for name in STYLES:
-        assert style(name).render(task, "Ga N", wording=2) == style(name).render(task, "Ga N", wording=0)
+        with pytest.raises(ValueError, match=rf"{task.id} has no wording 2; it has 2, numbered from 0"):
+            style(name).render(task, "Ga N", wording=2)
+    single = task.model_copy(update={"wordings": task.wordings[:1]})
+    assert style("alpaca").wording_of(task) == 1 and style("alpaca").wording_of(single) == 0
 
 
 def test_an_unknown_style_names_the_known_ones() -> None:

@@ -61,13 +61,14 @@ def show_model(
 ) -> None:
     """Print a checkpoint's card, after checking its seal."""
     with working():
-        from matdarwin.models.store import find_checkpoint
+        from matdarwin.models.store import changed_since, find_checkpoint
 
         checkpoint = find_checkpoint(name)
         card = checkpoint.card.model_dump(mode="json")
         calibrations = checkpoint.calibration()
+        changed = changed_since(checkpoint)
     if json:
-        emit_json({"folder": str(checkpoint.folder), "sealed": True, **card})
+        emit_json({"folder": str(checkpoint.folder), "sealed": True, "changed": changed, **card})
         return
     training = card["training"]
     emit(checkpoint.name)
@@ -98,6 +99,8 @@ def show_model(
         )
         emit(f"    rows      {', '.join(f'{name} {count:,}' for name, count in entry['counts'].items())}")
         emit(f"    elements  {len(entry['elements'])}")
+        if task in changed:
+            emit(f"    since     {changed[task]}; it is asked as it was taught")
         if scores:
             emit(f"    validation {scores[0]} {number(float(scores[1]))}")
         if calibrated:

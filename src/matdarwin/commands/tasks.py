@@ -44,7 +44,8 @@ def tasks(
         chosen = [registry.load(name)] if name is not None else [registry.load(known) for known in registry.names()]
         cards: list[dict[str, Any]] = [{**card(task)} for task in chosen]
         if name is not None:
-            cards[0]["example"] = example_of(chosen[0])
+            # Where the card says why the data are missing, there is no example either.
+            cards[0]["example"] = example_of(chosen[0]) if cards[0]["missing"] is None else None
     if name is not None:
         if json:
             emit_json(cards[0])

@@ -23,6 +23,10 @@ Settings = Annotated[
 ]
 
 
+_SHOWN = 3
+"""Rejected rows that are told one by one."""
+
+
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe file (YAML).", show_default=False)] = None,
     setting: Settings = None,
@@ -109,6 +113,7 @@ def _of_table(
     """The recipe and task of a user's table."""
     from matdarwin.api import recipe_for
     from matdarwin.data.custom import from_table
+    from matdarwin.data.readers import read
 
     task = from_table(data, input_column, target_column, property, unit, kind=kind, representation=representation)
     stem = re.sub(r"[^a-z0-9._-]+", "-", data.name.split(".")[0].lower()).strip("-._") or "table"
@@ -116,6 +121,11 @@ def _of_table(
     note(f"task {task.id}: {task.property} by {task.representation}, answered by {asks}")
     for line in task.notes:
         note(line)
+    rejects = read(task).rejects
+    for reject in rejects[:_SHOWN]:
+        note(f"  row {reject.row}: {reject.reason}")
+    if len(rejects) > _SHOWN:
+        note(f"  and {len(rejects) - _SHOWN:,} more")
     return recipe_for(task, name=name or stem, settings=settings), [task]
 
 
@@ -168,6 +178,11 @@ def evaluate(
     from_file = recipe_or_model.endswith((".yaml", ".yml")) or Path(recipe_or_model).is_file()
     if not from_file and (fold or setting):
         raise UsageError("--fold and --set belong to a recipe; a checkpoint has its own fold and recipe")
+    if from_file and (given := [text for text in setting or [] if text.partition("=")[0].strip() == "fold"]):
+        wanted = given[-1].partition("=")[2].strip()
+        raise UsageError(
+            f"--set {given[-1]}: evaluation chooses the folds itself; use --fold {wanted if wanted.isdigit() else 'NUMBER'}"
+        )
     if from_file and task:
         raise UsageError(f"--task belongs to a checkpoint; choose a recipe's tasks with --set tasks=[{task}]")
     with working():

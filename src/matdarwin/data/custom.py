@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
+from collections import Counter
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from matdarwin.data.readers import DECIMAL_COMMA, NUMBER, read
+from matdarwin.data import guess
+from matdarwin.data.guess import GuessError
+from matdarwin.data.readers import DECIMAL_COMMA, NUMBER, Table, read
 from matdarwin.data.sources import DataError, sha256
 from matdarwin.data.tables import rows
-from matdarwin.materials import parse
-from matdarwin.materials.material import Kind, MaterialError
+from matdarwin.materials.material import Kind
 from matdarwin.tasks import registry
-from matdarwin.tasks.schema import MAX_GRID, Task
+from matdarwin.tasks.schema import Task
 
 TaskKind = Literal["regression", "classification"]
 
 _LEAST_ROWS = 20
-_TRIED = 200
 _NUMERIC_SHARE = 0.8
 _MOST_CLASSES = 20
 
@@ -42,8 +42,8 @@ def from_table(
     """The task that a CSV or Parquet table states.
 
     Found out where not given: whether the target is a number or a class (numbers if at least 80 % of the cells
-    are, unless there are only two values), how the material is written (the parser that reads most of the first
-    200), decimals and bounds. Rows that do not fit are rejects of the task's table, named there.
+    are, unless there are only two values), how the material is written, decimals and bounds (see `guess`). Rows that do
+    not fit are rejects of the task's table, named there and counted in the task's notes.
 
     Args:
         path: The table: .csv, .csv.gz (UTF-8) or .parquet.
@@ -57,7 +57,7 @@ def from_table(
 
     Raises:
         DataError: No such file or column, wrong encoding, decimal commas, under 20 usable rows, a single class
-            or value, or numbers that fixed decimals cannot hold.
+            or value, materials that may be formulas and SMILES alike, or numbers that fixed decimals cannot hold.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; correct the path")
@@ -73,7 +73,7 @@ def from_table(
         )
     kind = kind or _kind([answer for _, answer in answers])
     shape = _numeric(path, target_column, answers) if kind == "regression" else _classes(path, target_column, answers)
-    how = representation or _representation(input_column, inputs)
+    how = representation or _representation(path, input_column, inputs)
     content: dict[str, Any] = {
         "id": id or _id(property),
         "version": 1,
@@ -90,7 +90,6 @@ def from_table(
         "licence": "the user's own",
         "citation": f"table {path.name}",
         "description": f"{property} from column {target_column!r} of {path.name}, by {how} in column {input_column!r}.",
-        "notes": _notes(pairs, input_column, target_column),
         **shape,
     }
     if content["id"] in registry.names():
@@ -129,29 +128,14 @@ def _numeric(path: Path, column: str, answers: Sequence[tuple[int, str]]) -> dic
     if len(values) < _LEAST_ROWS:
         raise DataError(f"{path}: column {column!r} has {len(values)} numbers; {_LEAST_ROWS} or more are needed")
     least, greatest = min(values), max(values)
-    width = greatest - least
-    if width == 0:
+    if least == greatest:
         raise DataError(
             f"{path}: column {column!r} has the same value in every row ({least}); there is nothing to learn"
         )
-    lower, _, upper = statistics.quantiles(map(float, values), n=4, method="inclusive")
-    scale = upper - lower or float(width)
-    telling = max(0, 2 - math.floor(math.log10(scale)))  # decimals that show three significant digits of the scale
-    written = max(max(0, -int(value.normalize().as_tuple().exponent)) for value in values)
-    decimals = min(written, max(4, telling), 6)
-    low = Decimal(0) if least >= 0 else least - width
-    high = greatest + width
-    while decimals > 0 and (high - low + 2) * 10**decimals > MAX_GRID:
-        decimals -= 1
-    step = Decimal(1).scaleb(-decimals)
-    low = (low / step).to_integral_value(ROUND_FLOOR) * step
-    high = (high / step).to_integral_value(ROUND_CEILING) * step
-    if (high - low) * 10**decimals > MAX_GRID or decimals < min(written, telling, 6):
-        raise DataError(
-            f"{path}: column {column!r} runs from {least} to {greatest} while its middle half is {scale:.3g} wide; "
-            "answers have fixed decimals, which cannot hold both: give the log10, or another unit"
-        )
-    return {"bounds": [float(low), float(high)], "decimals": decimals}
+    try:
+        return guess.grid(values)
+    except GuessError as error:
+        raise DataError(f"{path}: column {column!r}: {error}") from error
 
 
 def _classes(path: Path, column: str, answers: Sequence[tuple[int, str]]) -> dict[str, Any]:
@@ -175,23 +159,11 @@ def _classes(path: Path, column: str, answers: Sequence[tuple[int, str]]) -> dic
     return {"labels": labels, "positive": positive if len(labels) == 2 else None}
 
 
-def _representation(column: str, inputs: Sequence[str]) -> Kind:
-    """The parser that reads most of the first materials; a name is what neither other reads at least half of."""
-    tried = inputs[:_TRIED]
-    shares = {kind: sum(_reads(text, kind) for text in tried) / len(tried) for kind in ("composition", "molecule")}
-    # Short SMILES such as CCO are formulas too: a column called smiles settles it.
-    first: Kind = "molecule" if "smiles" in column.casefold() else "composition"
-    second: Kind = "composition" if first == "molecule" else "molecule"
-    best = first if shares[first] >= shares[second] else second
-    return best if shares[best] >= 0.5 else "name"
-
-
-def _reads(text: str, kind: Any) -> bool:
+def _representation(path: Path, column: str, inputs: Sequence[str]) -> Kind:
     try:
-        parse(text, kind)
-    except MaterialError:
-        return False
-    return True
+        return guess.representation(inputs, column)
+    except GuessError as error:
+        raise DataError(f"{path}: column {column!r}: {error} (--representation)") from error
 
 
 def _id(property: str) -> str:
@@ -213,23 +185,21 @@ def _wordings(property: str, unit: str | None) -> list[str]:
     ]
 
 
-def _notes(pairs: Sequence[tuple[int, str, str]], input_column: str, target_column: str) -> list[str]:
-    notes = []
-    for place, column in ((1, input_column), (2, target_column)):
-        empty = [pair[0] for pair in pairs if not pair[place]]
-        if empty:
-            notes.append(
-                f"Column {column!r} is empty in {len(empty)} rows (the first is row {empty[0]}); they are rejected."
-            )
-    return notes
-
-
 def _checked(task: Task, path: Path) -> Task:
-    """Read the table as the task will, so that what is wrong shows now and not in training."""
+    """Read the table as the task will, so that what is wrong shows now and not in training; the task notes what."""
     table = read(task)
     if len(table.examples) < _LEAST_ROWS:
         shown = "; ".join(f"row {reject.row}: {reject.reason}" for reject in table.rejects[:3])
         raise DataError(
             f"{path}: {len(table.examples)} of {table.rows_read} rows can be read; {_LEAST_ROWS} or more are needed ({shown})"
         )
-    return task
+    return task.model_copy(update={"notes": _notes(table)})
+
+
+def _notes(table: Table) -> tuple[str, ...]:
+    """How many rows are rejected, and for which causes."""
+    if not table.rejects:
+        return ()
+    causes = Counter(f"column {r.column}: {r.cause}" if r.column else r.cause for r in table.rejects)
+    told = "; ".join(f"{cause} ({count:,})" for cause, count in causes.most_common())
+    return (f"{len(table.rejects):,} of {table.rows_read:,} rows are rejected: {told}.",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matdarwin.data.sources import DataError, fetch
@@ -71,15 +71,17 @@ def read(task: Task) -> Table:
     Raises:
         DataError: The source cannot be had, or the file is not what the task says (encoding, columns).
     """
-    # The whole declaration is the key: two tasks of the same id (a user's) may differ in a column.
-    key = task.model_dump_json()
+    # The whole declaration is the key (but its notes, which shape no row): two tasks of the same id (a user's) may
+    # differ in a column.
+    key = task.model_dump_json(exclude={"notes"})
     if key not in _tables:
         if task.reader.name not in READERS:
             close = nearest(task.reader.name, READERS)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(READERS)}"
             raise DataError(f"task {task.id}: {task.reader.name!r} is no reader; {hint}")
         _tables[key] = READERS[task.reader.name](task, fetch(task.source))
-    return _tables[key]
+    table = _tables[key]
+    return table if table.task == task else replace(table, task=task)
 
 
 def read_table(task: Task, path: Path) -> Table:

@@ -17,8 +17,10 @@ Row = dict[str, str]
 """A row by column; every cell is text without blanks at its ends, empty where the file has nothing."""
 
 _MAX_FIELD = 10_000_000
-_PARQUET = (".parquet", ".pq")
-_SHEETS = (".xlsx", ".xls", ".ods")
+PARQUET = (".parquet", ".pq")
+"""Suffixes of Parquet files, in lower case; everything else is CSV."""
+SHEETS = (".xlsx", ".xls", ".ods")
+"""Suffixes of spreadsheets, which are not read."""
 
 
 def rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row | str]]:
@@ -29,7 +31,7 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row | str]]:
     Raises:
         DataError: Wrong encoding, a missing or repeated column, or a file that is no table.
     """
-    if path.suffix in _PARQUET:
+    if path.suffix.lower() in PARQUET:
         yield from _parquet_rows(path, needed)
     else:
         yield from _csv_rows(path, needed)
@@ -41,16 +43,16 @@ def columns(path: Path) -> list[str]:
     Raises:
         DataError: Wrong encoding, or a file that is no table.
     """
-    if path.suffix in _PARQUET:
+    if path.suffix.lower() in PARQUET:
         return list(_parquet(path).schema_arrow.names)
     return _header(csv.reader(io.StringIO(_text(path), newline="")), path)
 
 
 def _text(path: Path) -> str:
-    if path.suffix.lower() in _SHEETS:
+    if path.suffix.lower() in SHEETS:
         raise DataError(f"{path}: a spreadsheet is not read; save the table as CSV (UTF-8) and try again")
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         raise DataError(f"{path}: cannot be read: {error}") from error
     try:

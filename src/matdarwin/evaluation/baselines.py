@@ -24,6 +24,10 @@ TREES = 500
 _FEATURES: dict[Kind, FeatureSet] = {"composition": "magpie", "molecule": "molecule", "name": "name"}
 
 
+class BaselineError(ValueError):
+    """Rows that no rival can be fitted on."""
+
+
 @dataclass(frozen=True, slots=True)
 class BaselineResult:
     """What one rival answered for the test rows.
@@ -89,7 +93,7 @@ def fit_predict(
         Results by name of the rival.
 
     Raises:
-        ValueError: No rows, rows of another task or kind, or training rows without a usable target.
+        BaselineError: No rows, rows of another task or kind, or training rows without a usable target.
     """
     _check(task, train, test)
     truth = [example.target for example in train]
@@ -119,14 +123,14 @@ def _check(task: Task, train: Sequence[Example], test: Sequence[Example]) -> Non
     """Refuse what no rival could be fairly fitted on."""
     for part, rows in (("training", train), ("test", test)):
         if not rows:
-            raise ValueError(f"baselines of {task.id}: no {part} rows")
+            raise BaselineError(f"baselines of {task.id}: no {part} rows")
         for example in rows:
             if example.task != task.id:
-                raise ValueError(
+                raise BaselineError(
                     f"baselines of {task.id}: row {example.row} of the {part} part is of task {example.task}"
                 )
             if example.material.kind != task.representation:
-                raise ValueError(
+                raise BaselineError(
                     f"baselines of {task.id}: row {example.row} is a {example.material.kind}, not a {task.representation}"
                 )
     for example in train:
@@ -135,7 +139,7 @@ def _check(task: Task, train: Sequence[Example], test: Sequence[Example]) -> Non
         else:
             usable = example.target in task.labels
         if not usable:
-            raise ValueError(
+            raise BaselineError(
                 f"baselines of {task.id}: training row {example.row} has the unusable target {example.target!r}"
             )
 
@@ -216,7 +220,7 @@ def _classes(
         )
 
     if np.count_nonzero(shares) < 2:
-        raise ValueError(f"baselines of {task.id}: all {len(y)} training rows have the label {labels[y[0]]!r}")
+        raise BaselineError(f"baselines of {task.id}: all {len(y)} training rows have the label {labels[y[0]]!r}")
     if dummy:
         add("dummy", None)
         add("random_forest", RandomForestClassifier(trees, random_state=seed, n_jobs=n_jobs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 
@@ -25,6 +26,10 @@ UNEXPLAINED = {
 
 RENAMED = {"rocauc": "balanced_accuracy"}
 """The board's name of a metric -> what its numbers are: they were computed from hard labels (matbench issues 137, 181)."""
+
+
+class BoardError(ValueError):
+    """A file of the board that cannot be read."""
 
 
 class BoardRow(BaseModel):
@@ -53,23 +58,26 @@ def published(task: Task, mirror: Path | None, metric: str | None = None) -> lis
             the board's name `rocauc` is taken from there. A true ROC-AUC is not on the board: `roc_auc` has no rows.
 
     Raises:
-        ValueError: The board's file lacks a column, or holds a number that is none.
+        BoardError: The board's file lacks a column, or holds a number that is none.
     """
     wanted = metric or task.metric
     if task.board is None or mirror is None or not (mirror / BOARD).exists():
         return []
     best: dict[str, BoardRow] = {}
-    with (mirror / BOARD).open(newline="", encoding="utf-8") as file:
-        for line, record in enumerate(csv.DictReader(file), start=2):
-            try:
-                if record["task"] != task.board or RENAMED.get(record["metric"], record["metric"]) != wanted:
-                    continue
-                row = _row(record, wanted)
-            except (KeyError, ValueError) as error:
-                raise ValueError(f"line {line} of {BOARD} cannot be read: {error}") from error
-            # The number under its own name goes before the one under the board's wrong name.
-            if row.algorithm not in best or row.published_as == wanted:
-                best[row.algorithm] = row
+    try:
+        records = list(csv.DictReader(io.StringIO((mirror / BOARD).read_text(encoding="utf-8"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BoardError(f"{BOARD} cannot be read: {error}") from error
+    for line, record in enumerate(records, start=2):
+        try:
+            if record["task"] != task.board or RENAMED.get(record["metric"], record["metric"]) != wanted:
+                continue
+            row = _row(record, wanted)
+        except (KeyError, TypeError, ValueError) as error:  # a cell that is not there is None
+            raise BoardError(f"line {line} of {BOARD} cannot be read: {error}") from error
+        # The number under its own name goes before the one under the board's wrong name.
+        if row.algorithm not in best or row.published_as == wanted:
+            best[row.algorithm] = row
     return sorted(best.values(), key=lambda row: row.mean, reverse=task.kind == "classification")
 
 

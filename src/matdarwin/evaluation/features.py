@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from matdarwin.data import sources
 from matdarwin.materials.material import Material
 
 Floats = NDArray[np.float64]
@@ -22,6 +23,10 @@ FEATURE_VERSION = 1
 _PART = re.compile(r"([A-Z][a-z]?)([0-9.eE+-]*)")
 _FINGERPRINT_BITS = 1024
 _NAME_BITS = 1024
+
+
+class FeatureError(ValueError):
+    """A material that has no such features, or a cache of features that cannot be used."""
 
 
 def featurise(materials: Sequence[Material], features: FeatureSet, *, cache: Path | None = None) -> Floats:
@@ -37,7 +42,8 @@ def featurise(materials: Sequence[Material], features: FeatureSet, *, cache: Pat
         Array [materials, columns], NaN where a property of an element or molecule is unknown.
 
     Raises:
-        ValueError: A material that the feature set cannot describe, or a cache file that is none of ours.
+        FeatureError: A material that the feature set cannot describe, or a cache file that is none of ours.
+        DataError: The cache cannot be written.
     """
     path = None if cache is None else cache / f"features-{features}-{_version(features)}.parquet"
     known = _load(path)
@@ -66,9 +72,9 @@ def _load(path: Path | None) -> dict[str, Floats]:
     try:
         frame = pd.read_parquet(path)
     except ValueError as error:
-        raise ValueError(f"{path} is no readable feature cache; delete it ({error})") from error
+        raise FeatureError(f"{path} is no readable feature cache; delete it ({error})") from error
     if frame.columns[:1].tolist() != ["key"]:
-        raise ValueError(f"{path} is no feature cache (its first column is not `key`); delete it")
+        raise FeatureError(f"{path} is no feature cache (its first column is not `key`); delete it")
     return dict(zip(frame["key"], frame.iloc[:, 1:].to_numpy(dtype=np.float64), strict=True))
 
 
@@ -78,13 +84,17 @@ def _save(path: Path | None, known: dict[str, Floats]) -> None:
         return
     import pandas as pd
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame(np.stack(list(known.values())))
     frame.columns = pd.Index([f"f{column}" for column in frame.columns])
     frame.insert(0, "key", list(known))
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    frame.to_parquet(part, index=False)
-    part.replace(path)
+    with sources.disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            frame.to_parquet(part, index=False)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _amounts(material: Material) -> dict[str, float]:
@@ -93,7 +103,7 @@ def _amounts(material: Material) -> dict[str, float]:
     for part in material.parts:
         match = _PART.fullmatch(part)
         if match is None:
-            raise ValueError(f"{part!r} in {material.text!r} is no element with its amount")
+            raise FeatureError(f"{part!r} in {material.text!r} is no element with its amount")
         amounts[match[1]] = amounts.get(match[1], 0.0) + float(match[2] or 1)
     return amounts
 
@@ -130,7 +140,7 @@ def _molecule(materials: list[Material]) -> list[Floats]:
     for material in materials:
         molecule = Chem.MolFromSmiles(material.text)
         if molecule is None:
-            raise ValueError(f"RDKit cannot read the SMILES {material.text!r}")
+            raise FeatureError(f"RDKit cannot read the SMILES {material.text!r}")
         given = Descriptors.CalcMolDescriptors(molecule, missingVal=float("nan"))  # type: ignore[no-untyped-call]
         descriptors = [float(value) for value in given.values()]
         # Past float32 a forest cannot read a value: unknown, like any other gap.

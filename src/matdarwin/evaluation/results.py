@@ -71,11 +71,11 @@ class BoardResult(_Typed):
     task: str
     title: str
     metric: str
-    unit: str | None
+    unit: str | None = None
     strategy: str
     recipe: dict[str, Any]
     recipe_hashes: list[str]
-    commit: list[str | None]
+    commit: list[str | None] = Field(description="Commits of the code that trained the folds.")
     seeds: list[int]
     folds_scheme: str
     summary: dict[str, Any]

@@ -25,8 +25,9 @@ _NUMBER = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\uff0d": "-", "\u00a0": " ", "\u202f": " "})
-# Superscripts and fractions are no digits to a regular expression, and no unit begins with them: `10²` is not 10.
-_UNIT = re.compile(r"\s*[^\d\s.,;+\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215f-]\S{0,15}\s*")
+# Letters, maybe with an exponent, maybe several by a slash or a dot: eV, %, cm3/g, W/m/K. Not words in a row, nor 1/2.
+_ATOM = "[A-Za-z\u00b0\u00b5\u00c5\u03a9\u03bc%]+(?:\\^?[-\u207b]?[1-4\u00b9\u00b2\u00b3])?"
+_UNIT = re.compile(rf"\s*{_ATOM}(?:[/\u00b7*]{_ATOM})*\.?\s*")
 # Room for the longest float with its decimals; the default of 28 digits is less.
 _EXACT = Context(prec=400)
 

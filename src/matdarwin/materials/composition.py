@@ -37,6 +37,8 @@ MAX_DIGITS = 30
 MAX_AMOUNT = Decimal(1_000_000_000)
 """Greatest amount of one element."""
 
+_ALSO_FORMULAS = {"NaN": ("sodium and nitrogen", "Na N"), "INF": ("iodine, nitrogen and fluorine", "I N F")}
+"""Missing values that could be formulas as well."""
 _DOTS = frozenset("·•⋅∙*")
 _SOLVATES = ("H2O", "H₂O", "(H2O)", "(H₂O)", "NH3", "NH₃", "HCl")
 _EXACT = Context(prec=200)  # Factors have at most MAX_DIGITS digits, so no product or sum is ever rounded here.
@@ -76,8 +78,9 @@ def parse_composition(text: str) -> Material:
     word = text.strip(TRIM)
     if not word:
         raise MaterialError("the formula is empty; write one such as Fe2O3", given=text, position=0)
-    if word.casefold() in MISSING:
-        hint = "; for a compound of sodium and nitrogen write `Na N`" if word.casefold() == "nan" else ""
+    if word in MISSING:
+        compound = _ALSO_FORMULAS.get(word)
+        hint = f"; for a compound of {compound[0]} write `{compound[1]}`" if compound else ""
         raise fault(text, word, text.index(word), f"stands for a missing value, not for a formula{hint}")
     return _material(text, _sum(text, _scan(text)))
 

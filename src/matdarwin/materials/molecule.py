@@ -47,7 +47,7 @@ def parse_molecule(text: str) -> Material:
     if not smiles:
         raise MaterialError("the SMILES is empty; write one such as CCO", given=text, position=0)
     start = text.index(smiles)
-    if smiles.casefold() in MISSING:
+    if smiles in MISSING:
         raise fault(text, smiles, start, "stands for a missing value, not for a molecule")
     _check_characters(text, smiles, start)
     return _material(text, _read(text, smiles, start))

@@ -42,7 +42,7 @@ def parse_name(text: str) -> Material:
     if not word:
         raise MaterialError("the name is empty", given=text, position=0)
     start = text.index(word)
-    if word.casefold() in MISSING:
+    if word in MISSING:
         raise fault(text, word, start, "stands for a missing value, not for a material")
     for at, char in enumerate(word, start):
         if unicodedata.category(char)[0] == "C" and char not in "\t\r\n\v\f\u00ad":

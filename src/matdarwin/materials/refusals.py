@@ -18,8 +18,12 @@ _SUPERSCRIPTS = frozenset("⁰¹²³⁴⁵⁶⁷⁸⁹")
 _VARIABLES = frozenset("xyznmδ")
 UPPER = frozenset(string.ascii_uppercase)
 LOWER = frozenset(string.ascii_lowercase)
-MISSING = frozenset({"nan", "none", "null", "n/a", "<na>", "inf", "infinity", "-", ".", "?"})
-"""What tables and programs write where there is no value, in lower case."""
+_MISSING_WORDS = ("nan", "none", "null", "n/a", "<na>", "inf", "infinity", "-", ".", "?")
+MISSING = frozenset(
+    {spelt for word in _MISSING_WORDS for spelt in (word, word.upper(), word.capitalize())} | {"NaN", "N/a"}
+)
+"""What tables and programs write where there is no value, in their usual spellings. Other mixtures of case are none: InF
+is a compound of indium. NaN and INF could be formulas too, but hardly ever are."""
 SPACE = " \t\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 TRIM = SPACE + "\r\n\v\f"
 
@@ -135,7 +139,7 @@ def _lower_case(text: str, at: int) -> MaterialError:
     run = text[at:end]
     if run in ("wt", "at", "mol", "vol"):
         return fault(text, run, at, "is a unit of percentages; write atomic amounts, as in Fe0.95C0.05")
-    if run in MISSING:
+    if run in ("nan", "inf", "infinity"):
         return fault(text, run, at, "is not a number; write a finite amount")
     if run in _VARIABLES:
         return fault(text, run, at, "is a variable; write its number")

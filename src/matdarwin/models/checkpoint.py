@@ -322,6 +322,7 @@ def _same_language(folder: Path, card: Card) -> None:
             f"{folder} was taught the prompt style {card.style}, which this version does not have; train again"
         )
     for name, entry in card.tasks.items():
+        # The task in the card is what is asked with (store.changed_since tells what the library has made of it since).
         if entry.wordings != wordings_hash(entry.task):
             raise CheckpointError(f"{folder}: the wordings of {name} are not those that it was taught; train again")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matdarwin.language.prompts import wordings_hash
 from matdarwin.models.checkpoint import Checkpoint, CheckpointError, checkpoints_folder
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
@@ -52,15 +53,16 @@ def find_checkpoint(name: str | None = None, tasks: Sequence[str] | None = None)
         _exists(task, sealed)
     if not products:
         raise CheckpointError(
-            f"there is no sealed product checkpoint in {checkpoints_folder()}{_made_for_scoring(tasks or [], sealed)}; "
-            "train one with `darwin train RECIPE.yaml` or `make demo`"
+            f"there is no sealed product checkpoint in {checkpoints_folder()}; train one with `darwin train RECIPE.yaml` "
+            f"or `make demo`{_made_for_scoring(tasks or [], sealed)}"
         )
     known = _tasks_of(products)
     missing = [task for task in tasks or [] if task not in known]
     if not missing:
         raise CheckpointError(f"no single checkpoint knows all of {', '.join(tasks or [])}; ask for them one by one")
-    hint = _instead(missing[0], known)
-    raise CheckpointError(f"no checkpoint knows the task {missing[0]}{_made_for_scoring(missing[:1], sealed)}; {hint}")
+    if hint := _made_for_scoring(missing[:1], sealed):
+        raise CheckpointError(f"no product checkpoint knows the task {missing[0]}{hint}")
+    raise CheckpointError(f"no checkpoint knows the task {missing[0]}; {_instead(missing[0], known)}")
 
 
 def _tasks_of(checkpoints: Sequence[Checkpoint]) -> dict[str, Task]:
@@ -84,7 +86,9 @@ def _made_for_scoring(tasks: Sequence[str], sealed: Sequence[Checkpoint]) -> str
     """A hint at a checkpoint that is never taken unasked, but knows the tasks."""
     for checkpoint in sealed:
         if checkpoint.card.role != "product" and tasks and set(tasks) <= set(checkpoint.card.tasks):
-            return f" ({checkpoint.name} does, which was made for scoring: --model {checkpoint.name})"
+            return (
+                f"; {checkpoint.name} knows {', '.join(tasks)}, but was made for scoring: use --model {checkpoint.name}"
+            )
     return ""
 
 
@@ -95,6 +99,33 @@ def _instead(task: str, known: dict[str, Task]) -> str:
     if kin:
         return f"{kin[0]} is of the same quantity: use --task {kin[0]}"
     return f"train one: darwin train recipes/product.yaml --set tasks=[{task}]"
+
+
+def changed_since(checkpoint: Checkpoint) -> dict[str, str]:
+    """Tasks that the library asks otherwise today than this checkpoint was taught, with what differs.
+
+    No fault: a checkpoint carries its tasks, and is asked as it was taught.
+    """
+    found = {}
+    for name, entry in checkpoint.card.tasks.items():
+        if name not in registry.names():
+            continue
+        ours, taught = registry.load(name), entry.task
+        differing = [
+            what
+            for what, same in (
+                ("wordings or labels", wordings_hash(ours) == entry.wordings),
+                ("bounds", ours.bounds == taught.bounds),
+                ("unit", ours.unit == taught.unit),
+                ("data", ours.source.sha256 == entry.data_sha256),
+            )
+            if not same
+        ]
+        if differing:
+            found[name] = (
+                f"the library's version {ours.version} has other {', '.join(differing)} (taught: version {taught.version})"
+            )
+    return found
 
 
 def _knows(checkpoint: Checkpoint, tasks: Sequence[str]) -> None:

@@ -10,18 +10,19 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import shutil
 import sys
 import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from matdarwin.data.sources import DataError
-from matdarwin.data.tables import check_columns
+from matdarwin.data.tables import PARQUET, SHEETS, check_columns
 from matdarwin.materials.material import Kind
 from matdarwin.prediction.prediction import Prediction
 from matdarwin.tasks.schema import Task
@@ -34,8 +35,6 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "molecule": ("smiles", "molecule", "material"),
     "name": ("name", "material"),
 }
-PARQUET = (".parquet", ".pq")
-"""Suffixes of Parquet files; everything else is CSV."""
 _MAX_FIELD = 10_000_000
 
 Cells = list[list[str]]
@@ -45,10 +44,19 @@ Ask = Callable[[Sequence[str], str], list[Prediction]]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows: the material of each, and the rows as they were read (cells of text, or an Arrow record batch)."""
+    """Some rows.
+
+    Attributes:
+        materials: The material of each row.
+        rows: The rows as they were read: cells of text, as many as there are columns, or an Arrow record batch.
+        refused: By place, why a row is not asked about.
+        notes: By place, what must be said of a row.
+    """
 
     materials: list[str]
     rows: Any
+    refused: dict[int, str] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
 
 
 class Table(Protocol):
@@ -82,12 +90,15 @@ class ListTable:
 class CsvTable:
     """A CSV file (UTF-8, commas; `.gz` too), looked through once for its faults.
 
+    A row with too few cells gets empty ones at its end, and says so. A row with too many cells is not asked about, since
+    none of them need stand in its column: what is past the last column stays in the last column's cell, as it was.
+
     Args:
         path: The file.
         name: What to call it in messages, where that is not its path (standard input).
 
     Raises:
-        DataError: Not UTF-8, no header, a repeated column, a row with more or fewer cells than the header, no CSV.
+        DataError: Not UTF-8, no header, a repeated column, no CSV.
     """
 
     def __init__(self, path: Path, name: str | None = None) -> None:
@@ -96,8 +107,9 @@ class CsvTable:
         self.name = name or str(path)
         rows = self._rows()
         header = next(rows, None)
-        if header is None:
-            raise DataError(f"{self.name}: the file is empty; a table begins with a line of column names")
+        if header is None or not header[1]:
+            what = "the file" if header is None else "the first line"
+            raise DataError(f"{self.name}: {what} is empty; a table begins with a line of column names")
         self.columns = header[1]
         _no_repeats(self.name, self.columns)
         self._blank_is_row = len(self.columns) == 1
@@ -108,14 +120,24 @@ class CsvTable:
         place = self.columns.index(column)
         rows = self._rows()
         next(rows, None)
-        part: Cells = []
-        for cells in self._records(rows):
-            part.append(cells)
-            if len(part) == size:
-                yield Chunk([row[place] for row in part], part)
-                part = []
-        if part:
-            yield Chunk([row[place] for row in part], part)
+        records = self._records(rows)
+        while part := list(itertools.islice(records, size)):
+            fitted = [self._fitted(cells) for _, cells in part]
+            chunk = Chunk([cells[place] for cells in fitted], fitted)
+            for i, (line, cells) in enumerate(part):
+                has = f"line {line} has {len(cells)} cell{'' if len(cells) == 1 else 's'}, the header has {len(self.columns)}"
+                if len(cells) > len(self.columns):
+                    chunk.refused[i] = f"{has}; put a cell that holds commas into double quotes"
+                elif len(cells) < len(self.columns):
+                    chunk.notes[i] = has
+            yield chunk
+
+    def _fitted(self, cells: list[str]) -> list[str]:
+        """The cells of a row, as many as there are columns."""
+        last = len(self.columns) - 1
+        if len(cells) > len(self.columns):
+            return [*cells[:last], ",".join(cells[last:])]
+        return cells + [""] * (len(self.columns) - len(cells))
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Line number and cells of each row, the header first."""
@@ -132,31 +154,25 @@ class CsvTable:
             except (OSError, EOFError, zlib.error) as error:  # a damaged .gz
                 raise DataError(f"{self.name}: cannot be read: {error}") from error
 
-    def _records(self, rows: Iterator[tuple[int, list[str]]]) -> Iterator[list[str]]:
-        """The rows below the header.
+    def _records(self, rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+        """Line number and cells of the rows below the header.
 
         An empty line is an empty cell where there is one column, and no row where there are more; at the end of the
         file it is never one.
         """
-        blank = 0
-        for number, (line, cells) in enumerate(rows, 1):
+        blank: list[int] = []
+        for line, cells in rows:
             if not cells:
-                blank += 1
+                blank.append(line)
                 continue
             if self._blank_is_row:
-                yield from ([""] for _ in range(blank))
-                blank = 0
-            if len(cells) != len(self.columns):
-                shown = ",".join(cells)
-                raise DataError(
-                    f"{self.name}: row {number - blank} (line {line}) has {len(cells)} cells, the header has {len(self.columns)}: "
-                    f"{shown if len(shown) <= 60 else shown[:59] + '…'!r}; put cells that hold commas into double quotes"
-                )
-            yield cells
+                yield from ((number, [""]) for number in blank)
+                blank = []
+            yield line, cells
 
     def _open(self) -> BinaryIO:
         try:
-            raw: Any = gzip.open(self.path, "rb") if self.path.suffix == ".gz" else self.path.open("rb")  # noqa: SIM115
+            raw: Any = gzip.open(self.path, "rb") if self.path.suffix.lower() == ".gz" else self.path.open("rb")  # noqa: SIM115
         except OSError as error:
             raise DataError(f"{self.name}: cannot be read: {error.strerror or error}") from error
         return raw  # type: ignore[no-any-return]
@@ -220,7 +236,7 @@ def open_table(path: Path | str) -> Iterator[Table]:
         raise DataError(
             f"{file}: {'is a folder, not a table' if file.is_dir() else 'there is no such file; correct the path'}"
         )
-    if file.suffix.lower() in (".xlsx", ".xls", ".ods"):
+    if file.suffix.lower() in SHEETS:
         raise DataError(f"{file}: a spreadsheet is not read; save the table as CSV (UTF-8) and try again")
     yield ParquetTable(file) if file.suffix.lower() in PARQUET else CsvTable(file)
 
@@ -281,12 +297,18 @@ def answered(
         Each chunk, and the predictions of each of its rows, one a task.
     """
     for chunk in table.chunks(column, size):
-        filled = [place for place, text in enumerate(chunk.materials) if text.strip()]
+        filled = [place for place, text in enumerate(chunk.materials) if text.strip() and place not in chunk.refused]
         found: list[list[Prediction]] = [[] for _ in chunk.materials]
         for task in tasks:
             answers = dict(zip(filled, ask([chunk.materials[place] for place in filled], task.id), strict=True))
             for place, text in enumerate(chunk.materials):
-                found[place].append(answers[place] if place in answers else _empty(text, task, model))
+                if place in answers:
+                    answer = answers[place]
+                else:
+                    answer = _refused(text, task, model, chunk.refused.get(place, "empty cell"))
+                if place in chunk.notes:
+                    answer = replace(answer, notes=(*answer.notes, chunk.notes[place]))
+                found[place].append(answer)
         for predictions in found:
             summary.add(predictions)
         yield chunk, found
@@ -298,8 +320,8 @@ def _no_repeats(name: str, columns: Sequence[str]) -> None:
             raise DataError(f"{name}: column {column!r} stands there {times} times; rename all but one")
 
 
-def _empty(text: str, task: Task, model: str) -> Prediction:
+def _refused(text: str, task: Task, model: str, reason: str) -> Prediction:
     return Prediction(
         input=text, material=None, task=task.id, value=None, unit=task.unit, lower=None, upper=None, coverage=None,
-        status="invalid", reason="empty cell", notes=(), model=model,
+        status="invalid", reason=reason, notes=(), model=model,
     )  # fmt: skip

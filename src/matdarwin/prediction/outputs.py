@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from matdarwin.data.sources import DataError
-from matdarwin.prediction.files import PARQUET, Cells, Chunk, ParquetTable, Table
+from matdarwin.data.tables import PARQUET
+from matdarwin.prediction.files import Cells, Chunk, ParquetTable, Table
 from matdarwin.prediction.prediction import Prediction
 from matdarwin.tasks.schema import Task
 
@@ -148,7 +149,7 @@ def _filled(raw: BinaryIO, final: Path, table: Table, tasks: Sequence[Task]) -> 
         yield sink
         sink.close()
         return
-    stream: Any = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if final.suffix == ".gz" else raw
+    stream: Any = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if final.suffix.lower() == ".gz" else raw
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
     yield CsvSink(text, table, tasks)
     text.flush()

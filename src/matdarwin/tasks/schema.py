@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from string import Formatter
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,6 +12,10 @@ from matdarwin.materials.material import Kind, Material
 
 MAX_GRID = 1_000_000
 """Most values that a numeric answer may take; more would not fit the decoder's tree."""
+
+
+PLACEHOLDERS = ("material", "conditions")
+"""What a wording may ask to be filled in."""
 
 
 class Model(BaseModel):
@@ -143,9 +148,27 @@ class Task(Model):
                 f"task {self.id}: leads {sorted(stray)} are not among its quantities {list(self.quantities)}"
             )
         for wording in self.wordings:
-            if "{material}" not in wording:
-                raise ValueError(f"task {self.id}: wording {wording!r} lacks {{material}}")
+            _check_wording(self.id, wording)
         return self
+
+
+def _check_wording(task: str, wording: str) -> None:
+    """Refuse a wording that could not be filled in: no {material}, another placeholder, or a brace that stands alone."""
+    try:
+        pieces = list(Formatter().parse(wording))
+    except ValueError as error:
+        raise ValueError(
+            f"task {task}: wording {wording!r} has a brace that is no placeholder ({error}); write {{{{ or }}}} for one"
+        ) from error
+    fields = [(name, spec, conversion) for _, name, spec, conversion in pieces if name is not None]
+    for name, spec, conversion in fields:
+        if name not in PLACEHOLDERS or spec or conversion:
+            shown = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            raise ValueError(
+                f"task {task}: wording {wording!r} has the placeholder {{{shown}}}; there are {{material}} and {{conditions}} alone"
+            )
+    if not any(name == "material" for name, _, _ in fields):
+        raise ValueError(f"task {task}: wording {wording!r} lacks {{material}}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,101 @@
+"""Scores on folds: what is written, reused, refused, and that a board never loses a fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.tiny import tiny_base, tiny_recipe, tiny_task
+
+from matdarwin.evaluation import protocol, results
+from matdarwin.evaluation.protocol import EvaluationError, evaluate, evaluate_checkpoint
+from matdarwin.evaluation.results import BoardResult, FoldResult
+from matdarwin.models.store import find_checkpoint
+from matdarwin.tasks.schema import Task
+from matdarwin.training.recipe import Recipe
+from matdarwin.training.run import train
+
+
+@pytest.fixture
+def work(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(home)
+    return home
+
+
+def setting(folder: Path, kind: str = "regression") -> tuple[Recipe, Task]:
+    # Band gaps: metals and non-metals are scored apart.
+    task = tiny_task(folder, kind=kind, quantities=["band gap"])
+    return tiny_recipe(tiny_base(folder / "base"), [task], optimising={"epochs": 3}), task
+
+
+def folds(task: Task) -> dict[int, FoldResult]:
+    files = sorted((results.RESULTS / "board" / "folds").glob(f"{task.id}.tiny.fold*.json"))
+    read = [FoldResult.model_validate_json(path.read_text()) for path in files]
+    return {result.fold: result for result in read}
+
+
+def test_a_board_keeps_every_finished_fold_and_runs_none_twice(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, task = setting(work)
+    (first,) = evaluate(recipe, tasks=[task], folds=[0], baselines=False)
+    assert not first.complete and [f["fold"] for f in first.folds] == [0]
+    (second,) = evaluate(recipe, tasks=[task], folds=[2], baselines=False)
+    assert [f["fold"] for f in second.folds] == [0, 2], "asking for one fold must not lose the other"
+    standing = BoardResult.model_validate_json(second.path.read_text())
+    assert standing.summary["mae"].keys() == {"median", "mean", "mode"} and standing.baselines == {}
+    assert standing.metals is not None and standing.non_metals is not None
+    assert standing.metals["rows"] + standing.non_metals["rows"] == standing.summary["rows"]
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a finished fold was run again")
+
+    monkeypatch.setattr(protocol, "train", never)
+    (third,) = evaluate(recipe, tasks=[task], folds=[0, 2], baselines=False)
+    assert third.summary == second.summary
+
+
+def test_a_fold_without_rivals_is_scored_again_when_they_are_asked_for(work: Path) -> None:
+    recipe, task = setting(work, "classification")
+    evaluate(recipe, tasks=[task], folds=[1], baselines=False)
+    assert not folds(task)[1].baselines
+    (board,) = evaluate(recipe, tasks=[task], folds=[1])
+    assert {"dummy", "random_forest", "extra_trees_median", "lightgbm"} <= board.baselines.keys()
+    assert {"balanced_accuracy", "macro_f1", "roc_auc", "by_answer"} <= board.summary.keys()
+    rows = [answer.row for answer in folds(task)[1].answers]
+    assert len(rows) == len(set(rows)) == board.summary["rows"]
+
+
+def test_a_changed_recipe_does_not_write_over_the_board_of_its_name(work: Path) -> None:
+    recipe, task = setting(work)
+    (board,) = evaluate(recipe, tasks=[task], folds=[0], baselines=False)
+    before = board.path.read_bytes()
+    changed = recipe.model_copy(update={"seed": 1})
+    with pytest.raises(EvaluationError, match=r"it differs in seed.*--set name="):
+        evaluate(changed, tasks=[task], folds=[0], baselines=False)
+    assert board.path.read_bytes() == before
+
+
+def test_fold_models_never_become_what_predict_takes(work: Path) -> None:
+    recipe, task = setting(work)
+    assert recipe.role == "product"
+    evaluate(recipe, tasks=[task], folds=[0], baselines=False)
+    with pytest.raises(Exception, match="no sealed product checkpoint"):
+        find_checkpoint(None, [])
+
+
+def test_a_checkpoint_of_another_division_is_not_scored(work: Path) -> None:
+    recipe, task = setting(work)
+    checkpoint = train(recipe.model_copy(update={"fold": 0}), tasks=[task])
+    (whole,) = evaluate_checkpoint(checkpoint, baselines=False)
+    assert whole.counts["test"] == len(whole.answers)
+    card = checkpoint.card.tasks[task.id]
+    other = card.model_copy(update={"parts": card.parts | {"train": "0" * 64}})
+    checkpoint.card = checkpoint.card.model_copy(update={"tasks": {task.id: other}})
+    with pytest.raises(EvaluationError, match="trained on another division"):
+        evaluate_checkpoint(checkpoint, baselines=False)
+
+
+def test_a_model_trained_on_all_rows_has_nothing_to_be_scored_on(work: Path) -> None:
+    recipe, task = setting(work)
+    checkpoint = train(recipe, tasks=[task])
+    with pytest.raises(EvaluationError, match="nothing is held out"):
+        evaluate_checkpoint(checkpoint, baselines=False)
