@@ -18,7 +18,22 @@ from matdarwin.models.checkpoint import Card, Checkpoint, TaskCard
 from matdarwin.tasks.schema import Task
 from matdarwin.training.recipe import Recipe
 
-_WORDS = ("band", "gap", "Ġof", "Ġband", "Ġgap", "Ġmetal", "Ġnot", "metal", "Ġ-", "Ġthe", "Ġis", "Ġa", "Ġtask", "Ġmaterial")
+_WORDS = (
+    "band",
+    "gap",
+    "Ġof",
+    "Ġband",
+    "Ġgap",
+    "Ġmetal",
+    "Ġnot",
+    "metal",
+    "Ġ-",
+    "Ġthe",
+    "Ġis",
+    "Ġa",
+    "Ġtask",
+    "Ġmaterial",
+)
 
 ELEMENTS = ("Ga", "In", "Al", "Zn", "Cd", "Mg", "Cu", "Ag", "Fe", "Ni")
 ANIONS = ("N", "P", "As", "O", "S", "Se")
@@ -89,7 +104,9 @@ def tiny_rows(count: int = 150, *, kind: str = "regression", seed: int = 0) -> l
     """
     formulas = [
         f"{a}{m if m > 1 else ''} {x}{n if n > 1 else ''}"
-        for a, x, (m, n) in itertools.product(ELEMENTS, ANIONS, [(1, 1), (1, 2), (2, 1), (2, 3), (3, 2), (1, 3), (3, 1), (3, 4), (4, 3)])
+        for a, x, (m, n) in itertools.product(
+            ELEMENTS, ANIONS, [(1, 1), (1, 2), (2, 1), (2, 3), (3, 2), (1, 3), (3, 1), (3, 4), (4, 3)]
+        )
     ]
     random.Random(seed).shuffle(formulas)
     rows = []
@@ -101,7 +118,12 @@ def tiny_rows(count: int = 150, *, kind: str = "regression", seed: int = 0) -> l
 
 
 def tiny_task(
-    folder: Path, *, kind: str = "regression", id: str | None = None, rows: Sequence[tuple[str, str]] | None = None, **changes: Any
+    folder: Path,
+    *,
+    kind: str = "regression",
+    id: str | None = None,
+    rows: Sequence[tuple[str, str]] | None = None,
+    **changes: Any,
 ) -> Task:
     """A task of kind `file` whose CSV is written into `folder`.
 
@@ -122,7 +144,12 @@ def tiny_task(
     shape: dict[str, Any] = (
         {"unit": "eV", "bounds": [0, 5], "decimals": 1, "metric": "mae", "quantities": ["tiny gap"]}
         if kind == "regression"
-        else {"labels": ["metal", "not metal"], "positive": "metal", "metric": "balanced_accuracy", "quantities": ["tiny metal"]}
+        else {
+            "labels": ["metal", "not metal"],
+            "positive": "metal",
+            "metric": "balanced_accuracy",
+            "quantities": ["tiny metal"],
+        }
     )
     content: dict[str, Any] = {
         "id": name, "version": 1, "kind": kind, "title": f"tiny {kind}", "property": "band gap", "representation": "composition",
@@ -148,7 +175,9 @@ def tiny_recipe(base: Path, tasks: Sequence[Task | str] = ("tiny_gap",), **chang
         "predicting": {"batch_size": 32, "prune": 0.0},
     }
     for key, value in changes.items():
-        content[key] = {**content[key], **value} if isinstance(value, dict) and isinstance(content.get(key), dict) else value
+        content[key] = (
+            {**content[key], **value} if isinstance(value, dict) and isinstance(content.get(key), dict) else value
+        )
     return Recipe.model_validate(content)
 
 
@@ -166,7 +195,9 @@ def at_home(home: Path) -> Iterator[None]:
             os.environ["MATDARWIN_HOME"] = before
 
 
-def tiny_checkpoint(home: Path, *, tasks: Sequence[Task] | None = None, base: Path | None = None, **changes: Any) -> Checkpoint:
+def tiny_checkpoint(
+    home: Path, *, tasks: Sequence[Task] | None = None, base: Path | None = None, **changes: Any
+) -> Checkpoint:
     """Train a tiny checkpoint through `training.run.train` into `home`/checkpoints: a few seconds.
 
     Args:
@@ -186,7 +217,16 @@ def tiny_checkpoint(home: Path, *, tasks: Sequence[Task] | None = None, base: Pa
 def tiny_card(name: str, *tasks: Task, created: str = "2026-01-01T00:00:00+00:00", **changes: Any) -> Card:
     """A checkpoint's card of a product that knows the tasks."""
     cards = {
-        task.id: TaskCard(task=task, wordings=wordings_hash(task), counts={}, elements={}, shares={}, data_sha256="0" * 64, spreads={}, parts={})
+        task.id: TaskCard(
+            task=task,
+            wordings=wordings_hash(task),
+            counts={},
+            elements={},
+            shares={},
+            data_sha256="0" * 64,
+            spreads={},
+            parts={},
+        )
         for task in tasks
     }
     content: dict[str, Any] = {

@@ -286,7 +286,7 @@ def recipe_for(task: Task, *, name: str = "table", settings: Sequence[str] = (),
         "tasks": [task.id],
         "split": {"folds": "seeded"},
         # A small table is passed over until there were steps enough to learn how to answer.
-        "optimising": {"epochs": 6, "minimum_steps": 150, "embeddings": "frozen"},
+        "optimising": {"epochs": 6, "minimum_steps": 150},
     }
     for key, value in keys.items():
         content[key] = {**content[key], **value} if isinstance(content.get(key), dict) else value

@@ -54,7 +54,7 @@ class _DarwinEstimator(BaseEstimator):  # type: ignore[misc]
     batch_size: int
     learning_rate: float
     minimum_steps: int
-    embeddings: Literal["trained", "frozen"]
+    embeddings: Literal["used", "trained", "frozen"]
     views: int
     validation: float
     dtype: Literal["auto", "fp32", "bf16"]
@@ -88,6 +88,8 @@ class _DarwinEstimator(BaseEstimator):  # type: ignore[misc]
                 "minimum_steps": self.minimum_steps, "embeddings": self.embeddings,
             },
             predicting={"views": self.views},
+            # A model that is to be asked in several orders must be taught in several.
+            prompting={"order": "permuted" if self.views > 1 else "canonical"},
         )  # fmt: skip
         split = fitting.divide(task, examples, seed=self.seed, validation=self.validation, calibration=calibration)
         report: Report = _Lines() if self.verbose else Silent()
@@ -168,7 +170,7 @@ class DarwinRegressor(RegressorMixin, _DarwinEstimator):  # type: ignore[misc]
         batch_size: Rows a step.
         learning_rate: Peak learning rate.
         minimum_steps: Fewest steps; small tables are passed over more often to reach them.
-        embeddings: "frozen" leaves the token embeddings as they are, which is faster.
+        embeddings: Which token embeddings learn: "used" (of tokens that occur), "trained" (all, slower) or "frozen" (none).
         views: Element orders to average an answer over.
         coverage: Share of true values that `predict_interval` is to hold.
         decimals: Digits after the point of an answer, 0 to 6; None to find out from y.
@@ -197,7 +199,7 @@ class DarwinRegressor(RegressorMixin, _DarwinEstimator):  # type: ignore[misc]
         batch_size: int = 32,
         learning_rate: float = 1.5e-4,
         minimum_steps: int = 150,
-        embeddings: Literal["trained", "frozen"] = "frozen",
+        embeddings: Literal["used", "trained", "frozen"] = "used",
         views: int = 1,
         coverage: float = 0.9,
         decimals: int | None = None,
@@ -283,7 +285,7 @@ class DarwinClassifier(ClassifierMixin, _DarwinEstimator):  # type: ignore[misc]
         batch_size: Rows a step.
         learning_rate: Peak learning rate.
         minimum_steps: Fewest steps; small tables are passed over more often to reach them.
-        embeddings: "frozen" leaves the token embeddings as they are, which is faster.
+        embeddings: Which token embeddings learn: "used" (of tokens that occur), "trained" (all, slower) or "frozen" (none).
         views: Element orders to average an answer over.
         balanced: Answer with the class that is likeliest in proportion to its training share (best for balanced
             accuracy) instead of the likeliest one (best for accuracy).
@@ -311,7 +313,7 @@ class DarwinClassifier(ClassifierMixin, _DarwinEstimator):  # type: ignore[misc]
         batch_size: int = 32,
         learning_rate: float = 1.5e-4,
         minimum_steps: int = 150,
-        embeddings: Literal["trained", "frozen"] = "frozen",
+        embeddings: Literal["used", "trained", "frozen"] = "used",
         views: int = 1,
         balanced: bool = False,
         validation: float = 0.1,

@@ -34,8 +34,18 @@ def test_ten_thousand_rows_with_one_percent_bad(darwin: Darwin, quick: list[Quic
     rng = random.Random(1)
     rows = [["id", "composition", "remark"]]
     for i in range(10_000):
-        material = "" if i % 500 == 7 else f"bad{i}" if i % 125 == 3 else f"unread{i}" if i % 1000 == 5 else "A" * rng.randint(1, 30)
-        rows.append([f"{i:05}", material, rng.choice(["", 'a "quoted" one', "two\nlines", " padded ", "NaN", "1.50", "ü, ∆"])])
+        material = (
+            ""
+            if i % 500 == 7
+            else f"bad{i}"
+            if i % 125 == 3
+            else f"unread{i}"
+            if i % 1000 == 5
+            else "A" * rng.randint(1, 30)
+        )
+        rows.append(
+            [f"{i:05}", material, rng.choice(["", 'a "quoted" one', "two\nlines", " padded ", "NaN", "1.50", "ü, ∆"])]
+        )
     source, target = write(tmp_path / "in.csv", rows), tmp_path / "out.csv"
     done = darwin("predict", "-i", str(source), "-o", str(target))
     got = read(target)
@@ -46,11 +56,17 @@ def test_ten_thousand_rows_with_one_percent_bad(darwin: Darwin, quick: list[Quic
         material, (value, unit, lower, upper, status, reason) = row[1], row[3:]
         assert unit == "eV"
         if material.startswith("A"):
-            assert float(value) == len(material) / 10 and float(lower) < float(value) < float(upper) and (status, reason) == ("ok", "")
+            assert (
+                float(value) == len(material) / 10
+                and float(lower) < float(value) < float(upper)
+                and (status, reason) == ("ok", "")
+            )
         else:
             assert (value, lower, upper) == ("", "", "")
             assert (status, reason) == (
-                ("invalid", "empty cell") if not material else ("unread" if "unread" in material else "invalid", f"`{material}` at position 0 is no element")
+                ("invalid", "empty cell")
+                if not material
+                else ("unread" if "unread" in material else "invalid", f"`{material}` at position 0 is no element")
             )
     assert max(count for count, _ in quick[0].calls) <= 1024
     assert "110 of 10,000 rows have no value" in done.err
@@ -88,14 +104,22 @@ def test_materials_into_a_file(darwin: Darwin, quick: list[Quick], tmp_path: Pat
     assert read(tmp_path / "out.csv")[2][-1] == "never saw Pu"
 
 
-def test_several_tasks_have_columns_of_their_own(darwin: Darwin, quick: list[Quick], tmp_path: Path, at_trained: Path) -> None:
+def test_several_tasks_have_columns_of_their_own(
+    darwin: Darwin, quick: list[Quick], tmp_path: Path, at_trained: Path
+) -> None:
     two = next(p.name for p in (at_trained / "checkpoints").iterdir() if p.name.startswith("two-"))
     source = write(tmp_path / "in.csv", [["composition"], ["GaN"]])
     done = darwin("predict", "-i", str(source), "-o", "-", "-m", two, "-t", "tiny_gap", "-t", "tiny_metal")
-    assert done.out.splitlines()[0].split(",") == ["composition", *(f"{n}_tiny_gap" for n in ADDED), *(f"{n}_tiny_metal" for n in ADDED)]
+    assert done.out.splitlines()[0].split(",") == [
+        "composition",
+        *(f"{n}_tiny_gap" for n in ADDED),
+        *(f"{n}_tiny_metal" for n in ADDED),
+    ]
 
 
-def test_taken_names_get_a_prefix_and_nothing_is_overwritten(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+def test_taken_names_get_a_prefix_and_nothing_is_overwritten(
+    darwin: Darwin, quick: list[Quick], tmp_path: Path
+) -> None:
     path = write(tmp_path / "t.csv", [["composition", "value", "status"], ["GaN", "mine", "also mine"]])
     assert darwin("predict", "-i", str(path), "-o", str(path)).code == 0
     assert darwin("predict", "-i", str(path), "-o", str(path)).code == 0
@@ -134,7 +158,9 @@ def test_parquet_keeps_types_and_rows(darwin: Darwin, quick: list[Quick], tmp_pa
 def test_pandas_index_survives(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
     import pandas as pd
 
-    pd.DataFrame({"composition": ["GaN", "ZnO"]}, index=pd.Index([7, 9], name="key")).to_parquet(tmp_path / "in.parquet")
+    pd.DataFrame({"composition": ["GaN", "ZnO"]}, index=pd.Index([7, 9], name="key")).to_parquet(
+        tmp_path / "in.parquet"
+    )
     assert darwin("predict", "-i", str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.parquet")).code == 0
     frame = pd.read_parquet(tmp_path / "out.parquet")
     assert list(frame.index) == [7, 9] and list(frame["value"]) == [0.3, 0.3]
@@ -144,7 +170,12 @@ def test_csv_to_parquet_and_back(darwin: Darwin, quick: list[Quick], tmp_path: P
     source = write(tmp_path / "in.csv", [["composition", "code"], ["GaN", "007"], ["bad", ""]])
     assert darwin("predict", "-i", str(source), "-o", str(tmp_path / "out.parquet")).code == 1
     assert pyarrow.parquet.read_table(tmp_path / "out.parquet").column("code").to_pylist() == ["007", ""]
-    assert darwin("predict", "-i", str(tmp_path / "out.parquet"), "--column", "composition", "-o", str(tmp_path / "back.csv")).code == 1
+    assert (
+        darwin(
+            "predict", "-i", str(tmp_path / "out.parquet"), "--column", "composition", "-o", str(tmp_path / "back.csv")
+        ).code
+        == 1
+    )
     assert [row[1] for row in read(tmp_path / "back.csv")] == ["code", "007", ""]
 
 
@@ -158,7 +189,9 @@ def test_csv_to_parquet_and_back(darwin: Darwin, quick: list[Quick], tmp_path: P
         (["x", "composition"], "x", "x"),
     ],
 )
-def test_which_column(darwin: Darwin, quick: list[Quick], tmp_path: Path, head: list[str], column: str | None, chosen: str) -> None:
+def test_which_column(
+    darwin: Darwin, quick: list[Quick], tmp_path: Path, head: list[str], column: str | None, chosen: str
+) -> None:
     source = write(tmp_path / "in.csv", [head, ["A" * (i + 1) for i in range(len(head))]])
     done = darwin("predict", "-i", str(source), "--json", *(["--column", column] if column else []))
     assert json.loads(done.out)[0]["input"] == "A" * (head.index(chosen) + 1)
@@ -176,7 +209,7 @@ def read_after(darwin: Darwin, source: Path) -> list[list[str]]:
     return read(source.with_suffix(".out"))
 
 
-UNEVEN = "id,composition,x\n1,GaN,a\n2,ZnO2\n3\n4,Fe2,O3,b,c\n\"5\",\"A,A\",\"two\nlines\",d\n6,GaN,e\n"
+UNEVEN = 'id,composition,x\n1,GaN,a\n2,ZnO2\n3\n4,Fe2,O3,b,c\n"5","A,A","two\nlines",d\n6,GaN,e\n'
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -215,7 +248,12 @@ def test_suffixes_in_capitals(darwin: Darwin, quick: list[Quick], tmp_path: Path
     pyarrow.parquet.write_table(pa.table({"composition": ["GaN"]}), tmp_path / "IN.PARQUET")
     assert darwin("predict", "-i", str(tmp_path / "IN.PARQUET"), "-o", str(tmp_path / "OUT.CSV.GZ")).code == 0
     assert gzip.decompress((tmp_path / "OUT.CSV.GZ").read_bytes()).decode().splitlines()[1].startswith("GaN,0.3,eV")
-    assert darwin("predict", "-i", str(tmp_path / "OUT.CSV.GZ"), "-o", str(tmp_path / "2.PQ"), "--column", "composition").code == 0
+    assert (
+        darwin(
+            "predict", "-i", str(tmp_path / "OUT.CSV.GZ"), "-o", str(tmp_path / "2.PQ"), "--column", "composition"
+        ).code
+        == 0
+    )
     assert pyarrow.parquet.read_table(tmp_path / "2.PQ").num_rows == 1
 
 
@@ -279,7 +317,9 @@ def test_full_disk(darwin: Darwin, quick: list[Quick]) -> None:
     assert done.code == 2 and "the disk is full" in done.err
 
 
-def test_full_disk_at_the_end(darwin: Darwin, quick: list[Quick], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_at_the_end(
+    darwin: Darwin, quick: list[Quick], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 

@@ -14,7 +14,20 @@ import typer
 from conftest import Darwin
 from matdarwin import __version__, cli
 
-HEAVY = ("torch", "transformers", "pymatgen", "pandas", "rdkit", "sklearn", "matplotlib", "peft", "pyarrow", "numpy", "rich", "pydantic")
+HEAVY = (
+    "torch",
+    "transformers",
+    "pymatgen",
+    "pandas",
+    "rdkit",
+    "sklearn",
+    "matplotlib",
+    "peft",
+    "pyarrow",
+    "numpy",
+    "rich",
+    "pydantic",
+)
 
 
 def commands() -> list[list[str]]:
@@ -46,7 +59,9 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
 
 def test_importing_the_package_is_light() -> None:
     code = f"import sys, matdarwin; dir(matdarwin); print([name for name in {HEAVY} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
@@ -76,7 +91,15 @@ def test_all_commands_are_there() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("args", [["predict", "GaN", "--taks", "x"], ["frobnicate"], ["predict", "GaN", "--batch-size", "0"], ["predict", "GaN", "--dtype", "fp8"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["predict", "GaN", "--taks", "x"],
+        ["frobnicate"],
+        ["predict", "GaN", "--batch-size", "0"],
+        ["predict", "GaN", "--dtype", "fp8"],
+    ],
+)
 def test_wrong_usage_is_code_2(darwin: Darwin, args: list[str]) -> None:
     done = darwin(*args)
     assert (done.code, done.out) == (2, "")
@@ -98,7 +121,9 @@ def test_unexpected_fault_is_one_line(darwin: Darwin, monkeypatch: pytest.Monkey
     assert done.err.count("\n") == 1 and "AssertionError: something odd" in done.err and "--debug" in done.err
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(*_: object) -> None:
         raise AssertionError("odd")
 
@@ -110,7 +135,11 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, home: Path, 
 @pytest.mark.parametrize(
     ("fault", "code", "says"),
     [
-        (OSError(28, "No space left on device"), 2, "disk is full"),
+        (
+            OSError(28, "No space left on device"),
+            2,
+            "the disk is full; free some space, or work in a folder on another disk",
+        ),
         (PermissionError(13, "Permission denied", "x/y"), 2, "x/y: Permission denied"),
         (MemoryError(), 2, "batch-size"),
         (KeyboardInterrupt(), 130, "stopped"),
@@ -131,7 +160,10 @@ def test_faults_of_the_machine(
 
 def test_reader_that_goes_away() -> None:
     done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {sys.executable} -m matdarwin tasks --schema | true"], capture_output=True, text=True, check=False
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m matdarwin tasks --schema | true"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode in (0, 141) and done.stderr == ""
 

@@ -27,7 +27,7 @@ def test_tasks_without_a_mirror(darwin: Darwin, home: Path) -> None:
         assert set(one) >= {"id", "kind", "scored", "rows", "materials", "unit", "property", "quantities", "licence"}
         assert one["rows"] is None and one["materials"] is None and one["kind"] in ("regression", "classification")
     table = darwin("tasks")
-    assert table.code == 0 and "expt_gap" in table.out and "fetch" in table.err
+    assert table.code == 0 and "expt_gap" in table.out and "fetch" in table.err and "MATDARWIN_MIRROR" in table.err
 
 
 @pytest.mark.mirror
@@ -52,7 +52,9 @@ def test_card_without_data(darwin: Darwin, home: Path) -> None:
     done = darwin("tasks", "expt_gap", "--json")
     card = json.loads(done.out)
     assert done.code == 0 and card["rows"] is None and card["example"] is None and card["licence"]
-    assert "MATDARWIN_MIRROR" in darwin("tasks", "expt_gap").err
+    said = darwin("tasks", "expt_gap").err
+    assert "it cannot be fetched: set MATDARWIN_MIRROR" in said
+    assert "darwin data fetch brings it, or set MATDARWIN_MIRROR" in darwin("tasks", "zhuo_gap").err
 
 
 def test_schema(darwin: Darwin) -> None:
@@ -60,7 +62,15 @@ def test_schema(darwin: Darwin) -> None:
     assert darwin("tasks", "expt_gap", "--schema").code == 2
 
 
-@pytest.mark.parametrize("args", [["tasks", "expt_gpa"], ["data", "list", "expt_gpa"], ["data", "verify", "expt_gpa"], ["data", "fetch", "expt_gpa"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["tasks", "expt_gpa"],
+        ["data", "list", "expt_gpa"],
+        ["data", "verify", "expt_gpa"],
+        ["data", "fetch", "expt_gpa"],
+    ],
+)
 def test_unknown_task(darwin: Darwin, home: Path, args: list[str]) -> None:
     done = darwin(*args)
     assert (done.code, done.out) == (2, "") and "did you mean expt_gap" in done.err
@@ -97,6 +107,11 @@ def test_mirror_that_is_no_folder(darwin: Darwin, home: Path, monkeypatch: pytes
     done = darwin("data", "verify", "expt_gap")
     assert done.code == 1 and "which is no folder" in done.err
     assert json.loads(darwin("tasks", "--json").out)[0]["rows"] is None
+    for args in (["expt_gap"], ["zhuo_gap"]):
+        shown = darwin("tasks", *args)
+        assert shown.code == 0 and "licence" in shown.out and "which is no folder" in shown.err
+        card = json.loads(darwin("tasks", *args, "--json").out)
+        assert (card["id"], card["example"]) == (args[0], None) and "which is no folder" in card["missing"]
 
 
 def test_models_list(darwin: Darwin, at_trained: Path) -> None:
@@ -119,6 +134,7 @@ def test_models_show(darwin: Darwin, at_trained: Path) -> None:
     card = json.loads(darwin("models", "show", two(), "--json").out)
     assert card["sealed"] and set(card["tasks"]) == {"tiny_gap", "tiny_metal"} and card["style"] == "compact-1"
     shown = darwin("models", "show", two()).out
+    assert card["changed"] == {}
     for text in (two(), "benchmark", "task tiny_gap", "calibrated by 50 materials", "prompts compact-1"):
         assert text in shown
 

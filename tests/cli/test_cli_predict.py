@@ -13,12 +13,27 @@ import pytest
 
 from conftest import Darwin, Quick
 
-KEYS = ["input", "material", "task", "value", "unit", "lower", "upper", "coverage", "status", "reason", "notes", "model"]
+KEYS = [
+    "input",
+    "material",
+    "task",
+    "value",
+    "unit",
+    "lower",
+    "upper",
+    "coverage",
+    "status",
+    "reason",
+    "notes",
+    "model",
+]
 
 
 def test_json_of_a_real_model_stands_alone(trained: Path) -> None:
     command = [sys.executable, "-m", "matdarwin", "predict", "GaN", "Ga 0.5 In 0.5 As", "Xx2O", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "MATDARWIN_HOME": str(trained)})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "MATDARWIN_HOME": str(trained)}
+    )
     rows = json.loads(done.stdout)
     assert done.returncode == 1
     assert [row["input"] for row in rows] == ["GaN", "Ga 0.5 In 0.5 As", "Xx2O"]
@@ -50,7 +65,9 @@ def test_all_values_is_code_0(darwin: Darwin, quick: list[Quick]) -> None:
 
 
 def test_several_tasks(darwin: Darwin, quick: list[Quick]) -> None:
-    done = darwin("predict", "GaN", "ZnO2", "-t", "tiny_gap", "-t", "tiny_metal", "-t", "tiny_gap", "-m", two(), "--json")
+    done = darwin(
+        "predict", "GaN", "ZnO2", "-t", "tiny_gap", "-t", "tiny_metal", "-t", "tiny_gap", "-m", two(), "--json"
+    )
     assert [(row["input"], row["task"]) for row in json.loads(done.out)] == [
         ("GaN", "tiny_gap"), ("GaN", "tiny_metal"), ("ZnO2", "tiny_gap"), ("ZnO2", "tiny_metal"),
     ]  # fmt: skip
@@ -75,6 +92,7 @@ def test_options_reach_the_predictor(darwin: Darwin, quick: list[Quick]) -> None
         (["GaN", "--condition", "temperature=300"], "has no condition 'temperature'; it has none"),
         (["GaN", "--condition", "temperature"], "write NAME=VALUE"),
         (["GaN", "--task", "tiny_gpa"], "did you mean tiny_gap"),
+        (["GaN", "--task", "expt_gapp"], "'expt_gapp' is no task; did you mean expt_gap"),
         (["GaN", "--task", "zhuo_gap"], "no checkpoint knows the task zhuo_gap"),
         (["GaN", "--model", "nothing-like-it"], "is no checkpoint in"),
         ([], "give materials"),
@@ -108,6 +126,8 @@ def test_benchmark_is_never_taken_by_default(darwin: Darwin, quick: list[Quick])
 def test_no_checkpoint_at_all(darwin: Darwin, home: Path) -> None:
     done = darwin("predict", "GaN")
     assert done.code == 2 and "make demo" in done.err
+    unknown = darwin("predict", "GaN", "--task", "expt_gapp")
+    assert unknown.code == 2 and "'expt_gapp' is no task; did you mean expt_gap" in unknown.err
 
 
 def test_model_as_folder(darwin: Darwin, quick: list[Quick], at_trained: Path) -> None:
@@ -129,7 +149,9 @@ def test_unsealed_and_damaged_checkpoints(darwin: Darwin, quick: list[Quick], at
     assert darwin("predict", "GaN").code == 0
 
 
-@pytest.mark.parametrize("text", ["Fe0O3", "D2O", "Fe1e400", "Na+", "(((", "", "   ", "\N{SNOWMAN}", "x" * 100_000, "Fe2O3\udcff"])
+@pytest.mark.parametrize(
+    "text", ["Fe0O3", "D2O", "Fe1e400", "Na+", "(((", "", "   ", "\N{SNOWMAN}", "x" * 100_000, "Fe2O3\udcff"]
+)
 def test_no_material_is_a_row_and_never_a_crash(darwin: Darwin, at_trained: Path, text: str) -> None:
     done = darwin("predict", "GaN", text, "--json")
     rows = json.loads(done.out)

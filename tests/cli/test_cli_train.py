@@ -14,7 +14,13 @@ import yaml
 from conftest import Darwin
 from tiny import tiny_rows, tiny_task
 
-QUICK = ["optimising.epochs=2", "optimising.minimum_steps=40", "optimising.learning_rate=0.01", "optimising.batch_size=16", "dtype=fp32"]
+QUICK = [
+    "optimising.epochs=2",
+    "optimising.minimum_steps=40",
+    "optimising.learning_rate=0.01",
+    "optimising.batch_size=16",
+    "dtype=fp32",
+]
 
 
 def settings(base: Path, *more: str) -> list[str]:
@@ -57,6 +63,8 @@ def test_own_table_from_csv_to_prediction(darwin: Darwin, at_trained: Path, tabl
     assert card["name"].startswith("my-gaps-my_band_gap-") and card["role"] == "product"
     assert card["tasks"]["my_band_gap"]["unit"] == "eV" and card["tasks"]["my_band_gap"]["counts"]["train"] > 50
     assert card["validation"]["my_band_gap"][0] == "mae"
+    assert "1 of 161 rows are rejected: column formula: no composition (1)." in done.err
+    assert re.search(r"^  row 161: column formula: no composition: .*position", done.err, re.MULTILINE)
     assert "a number with 1 decimals" in done.err and "training: " in done.err and "loss " in done.err
     # Newest product: asked without --model and --task.
     answers = json.loads(darwin("predict", "GaN", "--task", "my_band_gap", "--json").out)
@@ -85,6 +93,8 @@ def test_recipe_with_settings(darwin: Darwin, at_trained: Path, recipe: Path) ->
         (["evaluate", "nowhere"], "is no checkpoint in"),
         (["evaluate", "nowhere", "--fold", "0"], "belong to a recipe"),
         (["evaluate", "x.yaml", "--task", "expt_gap"], "--task belongs to a checkpoint"),
+        (["evaluate", "x.yaml", "--set", "seed=1", "--set", "fold=2"], "use --fold 2"),
+        (["evaluate", "x.yaml", "--set", "fold=null"], "use --fold NUMBER"),
     ],
 )
 def test_wrong_usage(darwin: Darwin, home: Path, args: list[str], says: str) -> None:
@@ -145,7 +155,7 @@ def test_stopped_by_hand(darwin: Darwin, at_trained: Path, recipe: Path, monkeyp
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "_calibrate", stop)
+    monkeypatch.setattr(run, "calibrations", stop)
     before = sorted(p.name for p in (at_trained / "checkpoints").iterdir() if not p.name.startswith("."))
     done = darwin("train", str(recipe), "--json")
     assert (done.code, done.out) == (130, "") and "stopped; nothing was sealed" in done.err
@@ -153,7 +163,9 @@ def test_stopped_by_hand(darwin: Darwin, at_trained: Path, recipe: Path, monkeyp
     monkeypatch.undo()
 
 
-def test_evaluate_a_recipe(darwin: Darwin, at_trained: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_a_recipe(
+    darwin: Darwin, at_trained: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     done = darwin("evaluate", str(recipe), "--fold", "1", "--no-baselines", "--json")
     result = json.loads(done.out)[0]

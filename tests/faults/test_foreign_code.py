@@ -108,7 +108,9 @@ def test_a_low_rank_checkpoint_without_its_weights_does_not_load(trained: dict[s
 
 
 @pytest.mark.parametrize("unknown", [False, True])
-def test_auto_map_in_a_checkpoint_runs_nothing(trained: dict[str, Path], home: Path, canary: Path, unknown: bool) -> None:
+def test_auto_map_in_a_checkpoint_runs_nothing(
+    trained: dict[str, Path], home: Path, canary: Path, unknown: bool
+) -> None:
     folder = home / "checkpoints" / "mapped"
     shutil.copytree(trained["full"], folder)
     for part in ("weights", "tokenizer"):
@@ -154,7 +156,9 @@ def test_an_adapter_cannot_name_a_module_to_import(
     folder = home / "checkpoints" / "core"
     shutil.copytree(trained["lora"], folder)
     path = folder / "weights" / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"megatron_config": {"x": 1}, "megatron_core": "evil_core"}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"megatron_config": {"x": 1}, "megatron_core": "evil_core"})
+    )
     reseal(folder)
     with pytest.raises(CheckpointError, match="megatron"):
         Checkpoint.open(folder).model(torch.float32)

@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from matdarwin import DarwinClassifier, DarwinRegressor
-from matdarwin.fitting import grid, guess
+from matdarwin.fitting import grid
 from matdarwin.models.checkpoint import CheckpointError
 from matdarwin.models.store import find_checkpoint, list_checkpoints
 from tiny import tiny_base, tiny_rows
@@ -32,7 +32,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def regressor(base: Path, **changes: Any) -> DarwinRegressor:
-    quick = {"epochs": 2, "minimum_steps": 40, "learning_rate": 1e-2, "batch_size": 16, "dtype": "fp32", "decimals": 1, "bounds": (0, 5)}
+    quick = {
+        "epochs": 2,
+        "minimum_steps": 40,
+        "learning_rate": 1e-2,
+        "batch_size": 16,
+        "dtype": "fp32",
+        "decimals": 1,
+        "bounds": (0, 5),
+    }
     return DarwinRegressor("band gap", unit="eV", base=str(base), **{**quick, **changes})
 
 
@@ -120,7 +128,9 @@ def test_sklearn_tools(home: Path, base: Path) -> None:
     assert copy.set_params(seed=3).seed == 3
     scores = cross_val_score(model, FORMULAS[:90], GAPS[:90], cv=3, scoring="neg_mean_absolute_error")
     assert scores.shape == (3,) and np.isfinite(scores).all() and (scores <= 0).all()
-    search = GridSearchCV(classifier(base), {"epochs": [1, 2]}, cv=2).fit(np.array(FORMULAS[:60]), np.array(METALS[:60]))
+    search = GridSearchCV(classifier(base), {"epochs": [1, 2]}, cv=2).fit(
+        np.array(FORMULAS[:60]), np.array(METALS[:60])
+    )
     assert search.best_params_["epochs"] in (1, 2)
     assert "band gap" in repr(model)
 
@@ -175,7 +185,13 @@ def test_wrong_tables(home: Path, base: Path, X: Any, y: Any, says: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("y", "says"), [(["a"] * 60, "one class"), ([0.5, 1.5] * 30, r"y\[0\] is 0.5"), ([" a", "b"] * 30, "blanks"), (["", "b"] * 30, "empty")]
+    ("y", "says"),
+    [
+        (["a"] * 60, "one class"),
+        ([0.5, 1.5] * 30, r"y\[0\] is 0.5"),
+        ([" a", "b"] * 30, "blanks"),
+        (["", "b"] * 30, "empty"),
+    ],
 )
 def test_wrong_classes(home: Path, base: Path, y: list[Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
@@ -205,13 +221,14 @@ def test_grid_is_found_from_the_values() -> None:
         grid([1e-6 * i for i in range(1, 30)] + [1e6], None, None)
     with pytest.raises(ValueError, match="bounds must rise"):
         grid([1.0], None, (3, 1))
+    assert grid([1.0, 2.5], None, (0, 10.25)) == {"bounds": [0.0, 10.25], "decimals": 2}, "answers reach the bounds"
+    with pytest.raises(ValueError, match="have 2 decimals, and answers have 1"):
+        grid([1.0, 2.5], 1, (0, 10.25))
 
 
-def test_representation_is_guessed() -> None:
-    from rdkit import Chem
-
-    assert guess(["GaN", "Fe2O3", "nonsense!"]) == "composition"
-    assert guess(["c1ccccc1", "CC(=O)O", "C#N"]) == "molecule"
-    assert guess([Chem.MolFromSmiles("CCO")]) == "molecule"
-    assert guess([Composition("GaN")]) == "composition"
-    assert guess(["HKUST-1 framework", "UiO-66 framework"]) == "name"
+def test_smiles_that_are_formulas_too_are_taken_for_smiles(home: Path, base: Path) -> None:
+    chains = ["C" * n + end for n in range(1, 20) for end in ("O", "N", "F")]
+    fitted = regressor(base, epochs=1).fit(chains, [len(chain) / 10 for chain in chains])
+    assert fitted.task_.representation == "molecule"
+    with pytest.raises(ValueError, match="say which: representation composition or molecule"):
+        regressor(base).fit(["CO", "BN", "CS"] * 20, [1.0, 2.0, 3.0] * 20)

@@ -19,7 +19,20 @@ from matdarwin.models.distribution import average
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks.schema import Condition, Example
 
-GOOD = ["GaN", "Ga2 O3", "CdSe", "Cu2ZnSnS4", "Fe", "Ga0.5In0.5As", "Mg(AlO2)2", "AgCuFeNiZn", "Al2O3", "InP", "UO2", "SNiZn"]
+GOOD = [
+    "GaN",
+    "Ga2 O3",
+    "CdSe",
+    "Cu2ZnSnS4",
+    "Fe",
+    "Ga0.5In0.5As",
+    "Mg(AlO2)2",
+    "AgCuFeNiZn",
+    "Al2O3",
+    "InP",
+    "UO2",
+    "SNiZn",
+]
 BAD = ["Xx", "", "Fe0O3", "not a material", "D2O", "Ga(", "NaN", "💎"]
 
 
@@ -27,8 +40,13 @@ BAD = ["Xx", "", "Fe0O3", "not a material", "D2O", "Ga(", "NaN", "💎"]
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     home = tmp_path_factory.mktemp("predictor")
     # Scattered about what can be learnt, so that distributions and intervals have a width.
-    scattered = [(formula, f"{float(target) + number % 7 / 10:.1f}") for number, (formula, target) in enumerate(tiny_rows(300))]
-    tasks = [tiny_task(home, rows=scattered), tiny_task(home, kind="classification", rows=tiny_rows(300, kind="classification"))]
+    scattered = [
+        (formula, f"{float(target) + number % 7 / 10:.1f}") for number, (formula, target) in enumerate(tiny_rows(300))
+    ]
+    tasks = [
+        tiny_task(home, rows=scattered),
+        tiny_task(home, kind="classification", rows=tiny_rows(300, kind="classification")),
+    ]
     return tiny_checkpoint(home, tasks=tasks, base=tiny_base(home / "base", scale=0.05), optimising={"epochs": 5})
 
 
@@ -184,7 +202,10 @@ def test_notes_name_elements_never_or_hardly_seen(checkpoint: Checkpoint) -> Non
     asked.tasks["tiny_gap"] = card.model_copy(update={"elements": {**card.elements, "In": 2}})
     known, unseen, few = asked.predict(["GaN", "UPuO4", "InN"], "tiny_gap")
     assert not any("never saw" in n or "fewer than" in n for n in known.notes)
-    assert any(n == "outside what the model was trained on: never saw U, Pu" or n.endswith("never saw Pu, U") for n in unseen.notes)
+    assert any(
+        n == "outside what the model was trained on: never saw U, Pu" or n.endswith("never saw Pu, U")
+        for n in unseen.notes
+    )
     assert "saw In in fewer than 3 training materials" in few.notes
     assert unseen.value is not None, "noted, not refused"
 
@@ -215,9 +236,15 @@ def test_a_model_of_nonsense_is_unread_with_a_reason(checkpoint: Checkpoint) -> 
 # -- the same whatever the batch -----------------------------------------------------------------------
 
 
-@given(rows=st.lists(st.sampled_from([*GOOD, *BAD]), min_size=1, max_size=14), size=st.integers(1, 9), task=st.sampled_from(["tiny_gap", "tiny_metal"]))
+@given(
+    rows=st.lists(st.sampled_from([*GOOD, *BAD]), min_size=1, max_size=14),
+    size=st.integers(1, 9),
+    task=st.sampled_from(["tiny_gap", "tiny_metal"]),
+)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_an_answer_does_not_depend_on_batch_or_company(predictor: Predictor, rows: list[str], size: int, task: str) -> None:
+def test_an_answer_does_not_depend_on_batch_or_company(
+    predictor: Predictor, rows: list[str], size: int, task: str
+) -> None:
     before = predictor.batch_size
     try:
         predictor.batch_size = size
@@ -242,7 +269,9 @@ def test_views_are_averaged_as_by_hand(predictor: Predictor, several: Predictor,
         for text in texts:
             prompt = predictor._render(card.task, Example(task=task, row="0", material=material), text, None)
             tree, values = predictor._tree(card.task)
-            parts += predictor._decoder.distributions(predictor._encoder.prompts([prompt]), tree, values, card.task.labels)
+            parts += predictor._decoder.distributions(
+                predictor._encoder.prompts([prompt]), tree, values, card.task.labels
+            )
         by_hand = average([p for p in parts if p is not None])
         got = answer.distribution
         assert got is not None and len(parts) == len(texts)

@@ -43,7 +43,13 @@ def learnt(place: Path) -> Checkpoint:
     """A checkpoint that was trained long enough to know what there is to know."""
     rows = tiny_rows(400)
     task = tiny_task(place, rows=rows)
-    return tiny_checkpoint(place, tasks=[task], base=place / "base", optimising={"epochs": 14, "learning_rate": 2e-2}, prompting={"order": "canonical"})
+    return tiny_checkpoint(
+        place,
+        tasks=[task],
+        base=place / "base",
+        optimising={"epochs": 14, "learning_rate": 2e-2},
+        prompting={"order": "canonical"},
+    )
 
 
 @pytest.fixture
@@ -78,11 +84,25 @@ def test_it_learns(learnt: Checkpoint, place: Path) -> None:
 def test_its_card_tells_what_was_done(learnt: Checkpoint, place: Path) -> None:
     card = learnt.card
     entry = card.tasks["tiny_gap"]
-    assert (card.role, card.method, card.fold, card.style, card.answers) == ("product", "full", None, "compact-1", "answers-1")
+    assert (card.role, card.method, card.fold, card.style, card.answers) == (
+        "product",
+        "full",
+        None,
+        "compact-1",
+        "answers-1",
+    )
     assert entry.counts["train"] + entry.counts["validation"] + entry.counts["calibration"] == 400
     assert entry.counts["calibration"] >= 50 and entry.counts["validation"] >= 10
-    assert entry.elements["N"] > 0 and "U" not in entry.elements and sum(entry.elements.values()) == 2 * entry.counts["train"]
-    assert entry.shares == {} and entry.spreads == {} and set(entry.parts) == {"train", "validation", "calibration", "test"}
+    assert (
+        entry.elements["N"] > 0
+        and "U" not in entry.elements
+        and sum(entry.elements.values()) == 2 * entry.counts["train"]
+    )
+    assert (
+        entry.shares == {}
+        and entry.spreads == {}
+        and set(entry.parts) == {"train", "validation", "calibration", "test"}
+    )
     assert card.training["dtype"] == "float32" and card.training["best_epoch"] in range(7, 15)
     assert card.training["steps"] == sum("loss" in line for line in lines(learnt))
     with at_home(place):
@@ -116,7 +136,9 @@ def test_metrics_are_inside_and_nothing_is_left_beside(learnt: Checkpoint) -> No
     assert kinds <= {".safetensors", ".json", ".jsonl", ".jinja", ".txt"}
 
 
-def test_the_weights_that_are_saved_are_those_of_the_best_epoch(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_weights_that_are_saved_are_those_of_the_best_epoch(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Scores are made up so that the middle one of three is best; the weights must be those that stood then."""
     standing: list[Any] = []
 
@@ -186,7 +208,9 @@ def test_the_same_recipe_elsewhere_gives_the_same_losses_and_weights(
     assert (one.folder / "weights" / file).read_bytes() == (two.folder / "weights" / file).read_bytes()
     monkeypatch.setenv("MATDARWIN_HOME", str(tmp_path / "three"))
     other = train(tiny_recipe(base, [task], **QUICK, **options, seed=1), tasks=[task])
-    assert [line["loss"] for line in lines(other) if "loss" in line] != [line["loss"] for line in lines(one) if "loss" in line]
+    assert [line["loss"] for line in lines(other) if "loss" in line] != [
+        line["loss"] for line in lines(one) if "loss" in line
+    ]
 
 
 def test_the_name_follows_recipe_data_and_base(base: Path, tmp_path: Path) -> None:
@@ -198,9 +222,15 @@ def test_the_name_follows_recipe_data_and_base(base: Path, tmp_path: Path) -> No
     assert checkpoint_name(recipe.model_copy(update={"fold": 3}), digest) == f"tiny-tiny_gap-fold3-{digest[:8]}"
     many = recipe.model_copy(update={"tasks": ("a", "some/where/b.yaml", "c", "d")})
     assert checkpoint_name(many, digest) == f"tiny-a-b-and-2-more-{digest[:8]}"
-    moved = task.model_copy(update={"source": task.source.model_copy(update={"name": "/elsewhere.csv"}), "title": "t", "description": "d"})
+    moved = task.model_copy(
+        update={"source": task.source.model_copy(update={"name": "/elsewhere.csv"}), "title": "t", "description": "d"}
+    )
     assert recipe_hash(recipe, [moved], found) == digest, "where a file lies and words for people do not count"
-    for change in ({"decimals": 2}, {"wordings": ("x {material}",)}, {"source": task.source.model_copy(update={"sha256": "1" * 64})}):
+    for change in (
+        {"decimals": 2},
+        {"wordings": ("x {material}",)},
+        {"source": task.source.model_copy(update={"sha256": "1" * 64})},
+    ):
         assert recipe_hash(recipe, [task.model_copy(update=change)], found) != digest
     assert recipe_hash(recipe, [task], replace(found, sha256="1" * 64)) != digest
     assert recipe_hash(recipe, [task], replace(found, name="other")) == digest
@@ -221,7 +251,9 @@ def test_a_second_run_of_one_recipe_is_refused_at_once(base: Path, tmp_path: Pat
     task = tiny_task(tmp_path)
     recipe = tiny_recipe(base, [task], **QUICK)
     name = checkpoint_name(recipe, recipe_hash(recipe, [task], find_base(str(base))))
-    other = subprocess.Popen([sys.executable, "-c", HOLDER, name], stdout=subprocess.PIPE, text=True, env={**os.environ})
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, name], stdout=subprocess.PIPE, text=True, env={**os.environ}
+    )
     try:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         with pytest.raises(CheckpointError, match=rf"{name} is held by another run \(process {other.pid}\)"):
@@ -250,7 +282,9 @@ def test_low_rank_and_full_load_the_same_way(base: Path, tmp_path: Path) -> None
     assert "adapter_model.safetensors" in sizes["lora"] and "model.safetensors" not in sizes["lora"]
 
 
-def test_what_low_rank_predicts_after_loading_is_what_it_predicted_in_training(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_low_rank_predicts_after_loading_is_what_it_predicted_in_training(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = tiny_task(tmp_path)
     kept: list[Any] = []
     monkeypatch.setattr(runs, "calibrations", lambda run: kept.append(run) or {})
@@ -296,7 +330,9 @@ def test_frozen_embeddings_stay_and_random_weights_are_others(base: Path, tmp_pa
     from matdarwin.models.base import load_model
 
     start = load_model(base, dtype=torch.float32)
-    frozen = train(tiny_recipe(base, [task], **{**QUICK, "optimising": {"epochs": 1, "embeddings": "frozen"}}), tasks=[task]).model(torch.float32)
+    frozen = train(
+        tiny_recipe(base, [task], **{**QUICK, "optimising": {"epochs": 1, "embeddings": "frozen"}}), tasks=[task]
+    ).model(torch.float32)
     assert torch.equal(frozen.get_input_embeddings().weight, start.get_input_embeddings().weight)
     assert not torch.equal(frozen.model.layers[0].mlp.up_proj.weight, start.model.layers[0].mlp.up_proj.weight)
     random = train(tiny_recipe(base, [task], weights="random", seed=7, **QUICK), tasks=[task]).model(torch.float32)
@@ -305,7 +341,9 @@ def test_frozen_embeddings_stay_and_random_weights_are_others(base: Path, tmp_pa
     assert far > 2 * near
 
 
-def test_by_default_the_embeddings_of_tokens_that_occur_are_trained(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_default_the_embeddings_of_tokens_that_occur_are_trained(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from matdarwin.models.base import load_model
 
     foreseen: set[int] = set()
@@ -334,7 +372,10 @@ def test_by_default_the_embeddings_of_tokens_that_occur_are_trained(base: Path, 
 
 def test_several_tasks_a_fold_and_classes(base: Path, tmp_path: Path) -> None:
     tasks = [tiny_task(tmp_path), tiny_task(tmp_path, kind="classification")]
-    made = train(tiny_recipe(base, tasks, fold=2, role="benchmark", split={"calibration": 0.1}, optimising={"epochs": 1}), tasks=tasks)
+    made = train(
+        tiny_recipe(base, tasks, fold=2, role="benchmark", split={"calibration": 0.1}, optimising={"epochs": 1}),
+        tasks=tasks,
+    )
     assert made.card.fold == 2 and made.card.role == "benchmark" and set(made.card.tasks) == {"tiny_gap", "tiny_metal"}
     shares = made.card.tasks["tiny_metal"].shares
     assert set(shares) == {"metal", "not metal"} and sum(shares.values()) == pytest.approx(1)
@@ -350,7 +391,9 @@ def test_several_tasks_a_fold_and_classes(base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["test", "validation", "calibration"])
-def test_a_split_that_leaks_is_refused_before_anything_is_trained(base: Path, tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_that_leaks_is_refused_before_anything_is_trained(
+    base: Path, tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = tiny_task(tmp_path)
     fair = leakage.split([task], 0)
     rows = getattr(fair, part)[task.id]
@@ -372,7 +415,10 @@ def test_nothing_to_train_on_is_said(base: Path, tmp_path: Path, kind: str) -> N
 def test_a_loss_that_explodes_ends_the_run_without_a_checkpoint(base: Path, tmp_path: Path) -> None:
     task = tiny_task(tmp_path)
     with pytest.raises(TrainingError, match=r"is (nan|inf) at step \d+, epoch \d+; lower optimising\.learning_rate"):
-        train(tiny_recipe(base, [task], **{**QUICK, "optimising": {"epochs": 3, "learning_rate": 1e30, "clip": 1e30}}), tasks=[task])
+        train(
+            tiny_recipe(base, [task], **{**QUICK, "optimising": {"epochs": 3, "learning_rate": 1e30, "clip": 1e30}}),
+            tasks=[task],
+        )
     assert checkpoints.list_checkpoints() == []
 
 

@@ -29,7 +29,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     gap, metal = tiny_task(root), tiny_task(root, kind="classification")
     patch = pytest.MonkeyPatch()
     patch.setenv("MATDARWIN_HOME", str(root))
-    tiny_checkpoint(root, tasks=[gap, metal], base=base, optimising={"epochs": 1, "minimum_steps": 40, "learning_rate": 1e-2, "batch_size": 16})
+    tiny_checkpoint(
+        root,
+        tasks=[gap, metal],
+        base=base,
+        optimising={"epochs": 1, "minimum_steps": 40, "learning_rate": 1e-2, "batch_size": 16},
+    )
     yield root
     patch.undo()
 
@@ -67,17 +72,35 @@ def test_predictions(darwin: Darwin) -> None:
 
 def test_several_tasks_go_material_by_material(darwin: Darwin) -> None:
     seen: list[tuple[int, int]] = []
-    found = darwin.predict(["GaN", "ZnO"], ["tiny_gap", "tiny_metal"], progress=lambda done, total: seen.append((done, total)))
-    assert [(p.input, p.task) for p in found] == [("GaN", "tiny_gap"), ("GaN", "tiny_metal"), ("ZnO", "tiny_gap"), ("ZnO", "tiny_metal")]
+    found = darwin.predict(
+        ["GaN", "ZnO"], ["tiny_gap", "tiny_metal"], progress=lambda done, total: seen.append((done, total))
+    )
+    assert [(p.input, p.task) for p in found] == [
+        ("GaN", "tiny_gap"),
+        ("GaN", "tiny_metal"),
+        ("ZnO", "tiny_gap"),
+        ("ZnO", "tiny_metal"),
+    ]
     assert seen[-1] == (4, 4)
     alone = darwin.predict("ZnO", "tiny_metal")[0]
-    assert (found[3].value, found[3].to_dict()["probabilities"]) == (alone.value, pytest.approx(alone.to_dict()["probabilities"], abs=1e-4))
+    assert (found[3].value, found[3].to_dict()["probabilities"]) == (
+        alone.value,
+        pytest.approx(alone.to_dict()["probabilities"], abs=1e-4),
+    )
 
 
 def test_materials_of_every_kind(darwin: Darwin) -> None:
     structure = Structure(Lattice.cubic(4.5), ["Ga", "N"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     expected = darwin.predict("GaN", "tiny_gap")[0].value
-    for given in (Composition("GaN"), structure, [Composition("GaN")], np.array(["GaN"]), np.array([["GaN"]]), pd.Series(["GaN"]), ("GaN",)):
+    for given in (
+        Composition("GaN"),
+        structure,
+        [Composition("GaN")],
+        np.array(["GaN"]),
+        np.array([["GaN"]]),
+        pd.Series(["GaN"]),
+        ("GaN",),
+    ):
         found = darwin.predict(given, "tiny_gap")
         assert [p.value for p in found] == [expected], given
     assert darwin.predict(pd.DataFrame({"c": ["GaN", "Xx"]}), "tiny_gap")[1].status == "invalid"
@@ -115,8 +138,12 @@ def test_wrong_questions(darwin: Darwin, task: str | None, options: dict[str, ob
 
 
 def test_conditions_go_to_the_tasks_that_have_them(darwin: Darwin, monkeypatch: pytest.MonkeyPatch) -> None:
-    warm = darwin.tasks["tiny_gap"].model_copy(update={"conditions": (Condition(name="temperature", unit="K"), Condition(name="phase", required=False))})
-    monkeypatch.setattr(Darwin, "tasks", property(lambda self: {"tiny_gap": warm, "tiny_metal": self.card.tasks["tiny_metal"].task}))
+    warm = darwin.tasks["tiny_gap"].model_copy(
+        update={"conditions": (Condition(name="temperature", unit="K"), Condition(name="phase", required=False))}
+    )
+    monkeypatch.setattr(
+        Darwin, "tasks", property(lambda self: {"tiny_gap": warm, "tiny_metal": self.card.tasks["tiny_metal"].task})
+    )
     assert darwin.conditions(["tiny_gap", "tiny_metal"], {"temperature": "300", "phase": "bcc"}) == {
         "tiny_gap": {"temperature": 300.0, "phase": "bcc"}, "tiny_metal": {},
     }  # fmt: skip

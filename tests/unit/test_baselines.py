@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from matdarwin.data.sources import DataError
 from matdarwin.evaluation import baselines, features
 from matdarwin.evaluation.baselines import fit_predict, weigh
 from matdarwin.evaluation.features import featurise
@@ -52,7 +53,9 @@ def alloys(n: int, seed: int = 0) -> list[tuple[Material, float]]:
     rows = []
     for _ in range(n):
         nickel, copper = rng.uniform(0.01, 0.8), rng.uniform(0.01, 0.2)
-        rows.append((material(f"Fe{1 - nickel - copper:.4f}", f"Ni{nickel:.4f}", f"Cu{copper:.4f}"), 100 * nickel + 10 * copper))
+        rows.append(
+            (material(f"Fe{1 - nickel - copper:.4f}", f"Ni{nickel:.4f}", f"Cu{copper:.4f}"), 100 * nickel + 10 * copper)
+        )
     return rows
 
 
@@ -88,10 +91,15 @@ def test_numbers_beat_the_dummy_and_a_seed_fixes_them(tmp_path: Path) -> None:
 def test_median_over_the_trees_answers_zero_where_most_trees_do() -> None:
     # Two thirds of equal materials are 0, one third 9: the trees' mean is 3, but a leaf of one material has one value,
     # so materials must differ: the nearest in training decide.
-    train = [Example("toy", str(i), material(f"Fe{1 + i / 1000:.3f}", "Ni"), target=9.0 if i % 3 == 0 else 0.0) for i in range(60)]
+    train = [
+        Example("toy", str(i), material(f"Fe{1 + i / 1000:.3f}", "Ni"), target=9.0 if i % 3 == 0 else 0.0)
+        for i in range(60)
+    ]
     test = [Example("toy", str(i), material(f"Fe{1 + (i + 0.5) / 1000:.4f}", "Ni")) for i in range(5, 55)]
     results = fit_predict(task(), train, test, seed=0, trees=60)
-    mean, median = (np.array(results[name].predictions, dtype=float) for name in ("extra_trees_mean", "extra_trees_median"))
+    mean, median = (
+        np.array(results[name].predictions, dtype=float) for name in ("extra_trees_mean", "extra_trees_median")
+    )
     # Trees are fully grown, so each says 0 or 9, and so does their median; the mean lies between.
     assert set(np.unique(median)) <= {0.0, 4.5, 9.0}
     assert 0.5 < mean.mean() < 8.5
@@ -142,13 +150,17 @@ def test_features_of_compositions() -> None:
     magpie = featurise([material("Ga", "N"), material("Ga2", "N2")], "magpie")
     assert magpie.shape == (2, 132)
     assert np.array_equal(magpie[0], magpie[1]), "amounts count in proportion"
-    assert magpie[0, :4].tolist() == pytest.approx([7.0, 31.0, 24.0, 19.0]), "atomic number: least, greatest, range, mean"
+    assert magpie[0, :4].tolist() == pytest.approx([7.0, 31.0, 24.0, 19.0]), (
+        "atomic number: least, greatest, range, mean"
+    )
     fractions = featurise([material("Fe0.75", "C0.0000616", "Ni2.5e-1")], "fractions")
     total = 0.75 + 0.0000616 + 0.25
     assert fractions.shape == (1, 118)
-    assert fractions[0, [25, 5, 27]].tolist() == pytest.approx([0.75 / total, 0.0000616 / total, 0.25 / total], rel=1e-9)
+    assert fractions[0, [25, 5, 27]].tolist() == pytest.approx(
+        [0.75 / total, 0.0000616 / total, 0.25 / total], rel=1e-9
+    )
     assert fractions.sum() == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="'Fe\\?' in 'Fe\\? Ni' is no element"):
+    with pytest.raises(features.FeatureError, match="'Fe\\?' in 'Fe\\? Ni' is no element"):
         featurise([material("Fe?", "Ni")], "fractions")
 
 
@@ -184,8 +196,18 @@ def test_features_are_computed_once_and_read_back_exactly(tmp_path: Path, monkey
     (file,) = tmp_path.iterdir()
     assert file.name.startswith("features-magpie-v1-matminer-")
     file.write_text("not parquet")
-    with pytest.raises(ValueError, match="no readable feature cache; delete it"):
+    with pytest.raises(features.FeatureError, match="no readable feature cache; delete it"):
         featurise(given, "magpie", cache=tmp_path)
+    file.unlink()
+
+    def full(self: object, path: Path, **_: object) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pandas.DataFrame.to_parquet", full)
+    with pytest.raises(DataError, match="the disk is full; free some space, or set MATDARWIN_HOME"):
+        featurise(given, "magpie", cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_molecules_and_names() -> None:
@@ -196,9 +218,11 @@ def test_molecules_and_names() -> None:
     truth = [float(str(row.target)) for row in rows[1::2]]
     errors = {name: mae(truth, [float(p) for p in result.predictions]) for name, result in results.items()}
     assert errors["extra_trees_mean"] < 0.3 * errors["dummy"]
-    with pytest.raises(ValueError, match="cannot read the SMILES"):
+    with pytest.raises(features.FeatureError, match="cannot read the SMILES"):
         featurise([material("C1CC", kind="molecule")], "molecule")
-    name = featurise([material("ZIF-8", kind="name"), material("ZIF-8", kind="name"), material("MOF-5", kind="name")], "name")
+    name = featurise(
+        [material("ZIF-8", kind="name"), material("ZIF-8", kind="name"), material("MOF-5", kind="name")], "name"
+    )
     assert np.array_equal(name[0], name[1]) and not np.array_equal(name[0], name[2])
 
 
@@ -207,7 +231,9 @@ def test_conditions_are_columns() -> None:
     rows = []
     for i in range(60):
         hot, phase = float(rng.uniform(0, 50)), "wet" if i % 2 else "dry"
-        rows.append(Example("toy", str(i), material("Ga", "N"), {"temperature": hot, "state": phase}, target=hot + 40 * (i % 2)))
+        rows.append(
+            Example("toy", str(i), material("Ga", "N"), {"temperature": hot, "state": phase}, target=hot + 40 * (i % 2))
+        )
     results = fit_predict(task(), rows[:45], rows[45:], seed=0, trees=20)
     truth = [float(str(row.target)) for row in rows[45:]]
     assert mae(truth, [float(p) for p in results["extra_trees_mean"].predictions]) < 5
@@ -215,16 +241,16 @@ def test_conditions_are_columns() -> None:
 
 def test_nonsense_is_refused() -> None:
     rows = examples(alloys(4))
-    with pytest.raises(ValueError, match="no training rows"):
+    with pytest.raises(baselines.BaselineError, match="no training rows"):
         fit_predict(task(), [], rows, seed=0)
-    with pytest.raises(ValueError, match="no test rows"):
+    with pytest.raises(baselines.BaselineError, match="no test rows"):
         fit_predict(task(), rows, [], seed=0)
-    with pytest.raises(ValueError, match="of task other"):
+    with pytest.raises(baselines.BaselineError, match="of task other"):
         fit_predict(task(), [Example("other", "0", material("Ga"), target=1.0)], rows, seed=0)
-    with pytest.raises(ValueError, match="is a name, not a composition"):
+    with pytest.raises(baselines.BaselineError, match="is a name, not a composition"):
         fit_predict(task(), rows, [Example("toy", "0", material("Ga", kind="name"))], seed=0)
     for target in (None, float("nan"), "low"):
-        with pytest.raises(ValueError, match="unusable target"):
+        with pytest.raises(baselines.BaselineError, match="unusable target"):
             fit_predict(task(), [Example("toy", "0", material("Ga"), target=target)], rows, seed=0)
-    with pytest.raises(ValueError, match="all 4 training rows have the label 'low'"):
+    with pytest.raises(baselines.BaselineError, match="all 4 training rows have the label 'low'"):
         fit_predict(task("classification"), examples(alloys(4), lambda _: "low"), rows, seed=0)

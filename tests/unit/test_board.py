@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from matdarwin.evaluation.board import BOARD, published
+from matdarwin.evaluation.board import BOARD, BoardError, published
 from matdarwin.tasks.schema import Task
 
 HEAD = "task,algorithm,benchmark_dir,metric,mean,std,min,max,n_folds,source\n"
@@ -48,7 +48,12 @@ def task(**changes: Any) -> Task:
 
 def metal() -> Task:
     return task(
-        kind="classification", bounds=None, decimals=None, labels=["yes", "no"], metric="balanced_accuracy", board="matbench_toy_metal"
+        kind="classification",
+        bounds=None,
+        decimals=None,
+        labels=["yes", "no"],
+        metric="balanced_accuracy",
+        board="matbench_toy_metal",
     )
 
 
@@ -61,7 +66,11 @@ def folder(tmp_path: Path) -> Path:
 
 def test_rows_best_first_and_the_leak_marked(folder: Path) -> None:
     rows = published(task(), folder)
-    assert [(row.algorithm, row.mean, row.leaked) for row in rows] == [("Darwin", 0.2, True), ("Paper", 0.3, False), ("Forest", 0.4, False)]
+    assert [(row.algorithm, row.mean, row.leaked) for row in rows] == [
+        ("Darwin", 0.2, True),
+        ("Paper", 0.3, False),
+        ("Forest", 0.4, False),
+    ]
     assert rows[0].note and "test compositions" in rows[0].note
     assert (rows[1].std, rows[1].note, rows[1].folds, rows[1].source) == (None, None, 5, "page")
     assert [row.mean for row in published(task(), folder, "rmse")] == [0.9]
@@ -85,16 +94,29 @@ def test_no_mirror_no_file_or_no_board_entry_is_no_rows(folder: Path, tmp_path_f
     assert published(task(board=None), folder) == []
 
 
-@pytest.mark.parametrize("line", ["matbench_toy_gap,X,x,mae,much,,,,5,page\n", "matbench_toy_gap,X,x,mae,nan,,,,5,page\n"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "matbench_toy_gap,X,x,mae,much,,,,5,page\n",
+        "matbench_toy_gap,X,x,mae,nan,,,,5,page\n",
+        "matbench_toy_gap,X,x,mae\n",
+    ],
+)
 def test_a_broken_line_is_named(folder: Path, line: str) -> None:
     (folder / BOARD).write_text(HEAD + TABLE + line)
-    with pytest.raises(ValueError, match="line 10 of"):
+    with pytest.raises(BoardError, match="line 10 of"):
         published(task(), folder)
 
 
 def test_a_missing_column_is_named(folder: Path) -> None:
     (folder / BOARD).write_text((HEAD + TABLE).replace("n_folds", "folds"))
-    with pytest.raises(ValueError, match="n_folds"):
+    with pytest.raises(BoardError, match="n_folds"):
+        published(task(), folder)
+
+
+def test_a_file_that_is_no_text_is_named(folder: Path) -> None:
+    (folder / BOARD).write_bytes((HEAD + TABLE).encode() + b"\xff\n")
+    with pytest.raises(BoardError, match=r"leaderboard_composition_tasks\.csv cannot be read"):
         published(task(), folder)
 
 

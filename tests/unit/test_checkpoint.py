@@ -16,7 +16,8 @@ from tests.tiny import fill, tiny_card, tiny_task
 
 from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models.checkpoint import Checkpoint, CheckpointError, hold, write_checkpoint
-from matdarwin.models.store import find_checkpoint, list_checkpoints
+from matdarwin.models.store import changed_since, find_checkpoint, list_checkpoints
+from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
 
 
@@ -30,7 +31,14 @@ def made(home: Path, gap: Task) -> Checkpoint:
     return write_checkpoint("first", tiny_card("first", gap), fill, calibration={"tiny_gap": {"n": 1}})
 
 
-FILES = ["calibration.json", "card.json", "metrics.jsonl", "tokenizer/tokenizer.json", "weights/config.json", "weights/model.safetensors"]
+FILES = [
+    "calibration.json",
+    "card.json",
+    "metrics.jsonl",
+    "tokenizer/tokenizer.json",
+    "weights/config.json",
+    "weights/model.safetensors",
+]
 
 
 def reseal(folder: Path) -> None:
@@ -77,7 +85,20 @@ def test_a_file_of_which_one_bit_has_changed_is_named(made: Checkpoint, name: st
         Checkpoint.open(made.folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"files": 3}', '{"files": {"card.json": {}}}', '{"files": {"card.json": 1}}', '{"files": {}}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"files": 3}',
+        '{"files": {"card.json": {}}}',
+        '{"files": {"card.json": 1}}',
+        '{"files": {}}',
+        "\xff",
+    ],
+)
 def test_a_broken_manifest_is_refused(made: Checkpoint, text: str) -> None:
     (made.folder / "manifest.json").write_bytes(text.encode("latin1"))
     with pytest.raises(CheckpointError, match=r"cannot be read|not in the manifest"):
@@ -186,6 +207,42 @@ def test_without_any_checkpoint_it_says_how_to_get_one(home: Path) -> None:
     assert list_checkpoints() == []
 
 
+def test_a_task_that_nobody_knows_is_told_before_anything_else(home: Path, gap: Task) -> None:
+    with pytest.raises(CheckpointError, match="'expt_gapp' is no task; did you mean expt_gap"):
+        find_checkpoint(None, ["esol", "expt_gapp"])
+    write_checkpoint("fold", tiny_card("fold", gap, role="benchmark"), fill)
+    with pytest.raises(CheckpointError, match="'tiny_gapp' is no task; did you mean tiny_gap"):
+        find_checkpoint(None, ["tiny_gapp"])
+    with pytest.raises(
+        CheckpointError, match=r"no sealed product checkpoint .*; fold knows tiny_gap, but .*: use --model fold"
+    ):
+        find_checkpoint(None, ["tiny_gap"])
+    write_checkpoint("product", tiny_card("product", gap.model_copy(update={"id": "tiny_other"})), fill)
+    with pytest.raises(CheckpointError, match=r"no product checkpoint knows the task tiny_gap; fold knows tiny_gap"):
+        find_checkpoint(None, ["tiny_gap"])
+    with pytest.raises(
+        CheckpointError,
+        match=r"product does not know the task tiny_othre; did you mean tiny_other\? \(it knows tiny_other\)",
+    ):
+        find_checkpoint("product", ["tiny_othre"])
+
+
+def test_what_the_library_has_made_of_a_task_since_is_told_and_no_fault(home: Path) -> None:
+    now = registry.load("expt_gap")
+    old = now.model_copy(update={"version": now.version + 1, "wordings": ("gap of {material}",), "unit": "meV"})
+    write_checkpoint("same", tiny_card("same", now), fill)
+    card = tiny_card("old", old, now.model_copy(update={"id": "mine"}))
+    entry = card.tasks["expt_gap"].model_copy(update={"data_sha256": now.source.sha256})
+    write_checkpoint("old", card.model_copy(update={"tasks": {**card.tasks, "expt_gap": entry}}), fill)
+    found = changed_since(find_checkpoint("old"))
+    assert found == {
+        "expt_gap": f"the library's version {now.version} has other wordings or labels, unit (taught: version {now.version + 1})"
+    }
+    assert changed_since(find_checkpoint("same")) == {
+        "expt_gap": f"the library's version {now.version} has other data (taught: version {now.version})"
+    }
+
+
 def test_an_unknown_name_names_the_nearest(made: Checkpoint) -> None:
     with pytest.raises(CheckpointError, match=r"'frist' is no checkpoint .*did you mean first"):
         find_checkpoint("frist")
@@ -196,19 +253,24 @@ def test_an_unknown_name_names_the_nearest(made: Checkpoint) -> None:
 def test_a_task_that_none_knows_names_one_of_the_same_quantity(home: Path, tmp_path: Path) -> None:
     near = tiny_task(tmp_path, quantities=["band gap"])
     write_checkpoint("gaps", tiny_card("gaps", near), fill)
-    with pytest.raises(CheckpointError, match="no checkpoint knows the task expt_gap; tiny_gap is of the same quantity: use --task tiny_gap"):
+    with pytest.raises(
+        CheckpointError,
+        match="no checkpoint knows the task expt_gap; tiny_gap is of the same quantity: use --task tiny_gap",
+    ):
         find_checkpoint(None, ["expt_gap"])
     with pytest.raises(CheckpointError, match="gaps does not know the task expt_gap; tiny_gap is of the same quantity"):
         find_checkpoint("gaps", ["expt_gap"])
     with pytest.raises(CheckpointError, match="no checkpoint knows the task esol; train one: darwin train"):
         find_checkpoint(None, ["esol"])
-    with pytest.raises(CheckpointError, match="tiny_gpa; did you mean tiny_gap"):
+    with pytest.raises(CheckpointError, match="'tiny_gpa' is no task; did you mean tiny_gap"):
         find_checkpoint(None, ["tiny_gpa"])
     with pytest.raises(CheckpointError, match="is no task"):
         find_checkpoint(None, ["zzzzzz"])
 
 
-def test_unsealed_and_damaged_ones_are_listed_with_their_reason_and_never_chosen(made: Checkpoint, gap: Task, home: Path) -> None:
+def test_unsealed_and_damaged_ones_are_listed_with_their_reason_and_never_chosen(
+    made: Checkpoint, gap: Task, home: Path
+) -> None:
     bad = write_checkpoint("bad", tiny_card("bad", gap, created="2027-01-01T00:00:00+00:00"), fill)
     (bad.folder / "manifest.json").unlink()
     assert find_checkpoint(None, ["tiny_gap"]).name == "first"
@@ -246,7 +308,12 @@ def other_run(home: Path) -> Any:
 
 
 def test_a_second_run_is_refused_and_told_who_holds_it_until_that_one_is_killed(other_run: Any) -> None:
-    with pytest.raises(CheckpointError, match=rf"mine is held by another run \(process {other_run.pid}\); wait for it or stop it"), hold("mine"):
+    with (
+        pytest.raises(
+            CheckpointError, match=rf"mine is held by another run \(process {other_run.pid}\); wait for it or stop it"
+        ),
+        hold("mine"),
+    ):
         pass
     with hold("another"):
         pass

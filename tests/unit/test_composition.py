@@ -198,6 +198,13 @@ REFUSED = [
     ("Fe 5 wt% C", "wt", 5, "write atomic amounts"),
     ("Fe 5at.%", "at", 4, "write atomic amounts"),
     ("nan", "nan", 0, "missing value"),
+    ("NaN", "NaN", 0, "missing value, not for a formula; for a compound of sodium and nitrogen write `Na N`"),
+    ("INF", "INF", 0, "for a compound of iodine, nitrogen and fluorine write `I N F`"),
+    ("NAN", "NAN", 0, "missing value"),
+    ("Inf", "Inf", 0, "missing value"),
+    ("None", "None", 0, "missing value"),
+    ("N/A", "N/A", 0, "missing value"),
+    ("<NA>", "<NA>", 0, "missing value"),
     ("NaN", "NaN", 0, "`Na N`"),
     ("inf", "inf", 0, "missing value"),
     (" n/a ", "n/a", 1, "missing value"),
@@ -475,3 +482,21 @@ def test_steels_keep_their_digits(mirror: Path) -> None:
 def test_a_steel_keeps_its_digits() -> None:
     text = "Fe0.700C0.00120Mn0.000330Nb0.0000570Ni0.180Co0.110"
     assert "".join(parse_composition(text).source_parts) == text
+
+
+def test_no_mixture_of_case_hides_a_compound() -> None:
+    """Each spelling of each word for a missing value is refused, but for those that only a compound has."""
+    from itertools import product
+
+    from matdarwin.materials.refusals import MISSING
+
+    read = set()
+    for word in {word.casefold() for word in MISSING}:
+        for spelling in {"".join(c) for c in product(*((c.lower(), c.upper()) for c in word))}:
+            try:
+                read.add(parse_composition(spelling).text)
+            except MaterialError:
+                continue
+    assert read == {"In F", "No Ne", "N O Ne"}
+    assert parse_composition("InF").key == parse_composition("In F").key
+    assert parse_composition("Na N").key == "composition:N0.5000 Na0.5000"

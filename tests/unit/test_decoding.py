@@ -68,8 +68,12 @@ class Setting:
     def prompts(self, questions: Sequence[str] = QUESTIONS) -> list[list[int]]:
         return self.encoder.prompts(questions)
 
-    def decode(self, prompts: Sequence[Sequence[int]], *, prefix: Sequence[int] = (), **options: Any) -> list[AnswerDistribution]:
-        found = Decoder(self.model, **options).distributions(prompts, self.tree, self.values, self.labels, prefix=prefix)
+    def decode(
+        self, prompts: Sequence[Sequence[int]], *, prefix: Sequence[int] = (), **options: Any
+    ) -> list[AnswerDistribution]:
+        found = Decoder(self.model, **options).distributions(
+            prompts, self.tree, self.values, self.labels, prefix=prefix
+        )
         assert all(d is not None for d in found)
         return found  # type: ignore[return-value]
 
@@ -175,7 +179,10 @@ def confident(name: str) -> Setting:
     optimiser = torch.optim.Adam(known.model.parameters(), lr=1e-2)
     known.model.train()
     for _ in range(150):
-        chosen = [(prompts[i], known.answers[j]) for i, j in zip(rng.integers(len(prompts), size=24), rng.integers(len(known.answers), size=24), strict=True)]
+        chosen = [
+            (prompts[i], known.answers[j])
+            for i, j in zip(rng.integers(len(prompts), size=24), rng.integers(len(known.answers), size=24), strict=True)
+        ]
         length = max(len(p) + len(a) for p, a in chosen)
         ids = torch.zeros((len(chosen), length), dtype=torch.long)
         targets = torch.full((len(chosen), length), -100)
@@ -251,7 +258,9 @@ def test_sure_ends_are_taken_only_where_they_are_sure() -> None:
     st.booleans(),
 )
 @settings(max_examples=15, deadline=None)
-def test_an_answer_does_not_depend_on_its_company(name: str, order: list[int], sizes: list[int], prefixed: bool) -> None:
+def test_an_answer_does_not_depend_on_its_company(
+    name: str, order: list[int], sizes: list[int], prefixed: bool
+) -> None:
     known = confident(name)
     prompts = known.prompts()
     prefix = known.prompts(["band gap of"])[0] if prefixed else []
@@ -313,7 +322,13 @@ def test_a_decoder_may_be_asked_again_with_another_prefix_and_tree() -> None:
         assert words.probabilities == pytest.approx(masses / masses.sum(), abs=1e-5)
 
 
-@given(st.lists(st.tuples(st.lists(st.integers(0, len(QUESTIONS) - 1), min_size=1, max_size=12), st.booleans()), min_size=2, max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, len(QUESTIONS) - 1), min_size=1, max_size=12), st.booleans()),
+        min_size=2,
+        max_size=6,
+    )
+)
 @settings(max_examples=15, deadline=None)
 def test_a_decoder_keeps_nothing_of_earlier_batches(batches: list[tuple[list[int], bool]]) -> None:
     """Its cache is used again, for more rows and for fewer, with a prefix and without."""
@@ -322,7 +337,9 @@ def test_a_decoder_keeps_nothing_of_earlier_batches(batches: list[tuple[list[int
     prompts = known.prompts()
     prefix = known.prompts(["band gap of"])[0]
     for chosen, prefixed in batches:
-        found = decoder.distributions([prompts[i] for i in chosen], known.tree, known.values, prefix=prefix if prefixed else [])
+        found = decoder.distributions(
+            [prompts[i] for i in chosen], known.tree, known.values, prefix=prefix if prefixed else []
+        )
         for index, got in zip(chosen, found, strict=True):
             assert got is not None
             masses = known.exact(tuple(prompts[index]))
@@ -391,4 +408,6 @@ def test_the_exact_distribution_is_what_sampling_tends_to() -> None:
     shares = seen / seen.sum()
     expected = full(got, known)
     assert np.abs(shares - expected).max() <= 5 * np.sqrt(expected.max() / seen.sum())
-    assert abs(float(known.values @ shares) - got.mean()) <= 5 * np.sqrt(float((known.values**2) @ expected) / seen.sum())
+    assert abs(float(known.values @ shares) - got.mean()) <= 5 * np.sqrt(
+        float((known.values**2) @ expected) / seen.sum()
+    )

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from matdarwin.models.distribution import AnswerDistribution, average
 
 
-def numbers(values: list[float], probabilities: list[float], outside: float = 0.0, unexpanded: float = 0.0, assumed: float = 0.0) -> AnswerDistribution:
+def numbers(
+    values: list[float], probabilities: list[float], outside: float = 0.0, unexpanded: float = 0.0, assumed: float = 0.0
+) -> AnswerDistribution:
     return AnswerDistribution(np.array(values), (), np.array(probabilities), outside, unexpanded, assumed)
 
 
@@ -29,7 +31,8 @@ def test_centre_and_spread_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("q", "value"), [(0.0, 0.0), (0.39, 0.0), (0.4, 0.0), (0.41, 1.0), (0.6, 1.0), (0.61, 2.0), (0.9, 2.0), (0.91, 10.0), (1.0, 10.0)]
+    ("q", "value"),
+    [(0.0, 0.0), (0.39, 0.0), (0.4, 0.0), (0.41, 1.0), (0.6, 1.0), (0.61, 2.0), (0.9, 2.0), (0.91, 10.0), (1.0, 10.0)],
 )
 def test_quantiles_by_hand(q: float, value: float) -> None:
     assert GIVEN.quantile(q) == value

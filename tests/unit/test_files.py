@@ -36,7 +36,9 @@ def echo(materials: Sequence[str], task: str) -> list[Prediction]:
 def through(source: Path, target: Path, task: Task, size: int) -> files.Summary:
     summary = files.Summary()
     with files.open_table(source) as table, outputs.open_sink(target, table, [task]) as sink:
-        for chunk, found in files.answered(table, table.columns[0], [task], echo, model="m", summary=summary, size=size):
+        for chunk, found in files.answered(
+            table, table.columns[0], [task], echo, model="m", summary=summary, size=size
+        ):
             sink.write(chunk, found)
     return summary
 

@@ -30,8 +30,12 @@ SHARED = {
     "citation": "ours",
     "description": "d",
 }
-GAP = Task.model_validate({**SHARED, "id": "gap", "kind": "regression", "unit": "eV", "bounds": [0, 12], "decimals": 2, "metric": "mae"})
-METAL = Task.model_validate({**SHARED, "id": "metal", "kind": "classification", "labels": ["yes", "no"], "metric": "accuracy"})
+GAP = Task.model_validate(
+    {**SHARED, "id": "gap", "kind": "regression", "unit": "eV", "bounds": [0, 12], "decimals": 2, "metric": "mae"}
+)
+METAL = Task.model_validate(
+    {**SHARED, "id": "metal", "kind": "classification", "labels": ["yes", "no"], "metric": "accuracy"}
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,10 @@ def test_one_score_a_key_and_unread_rows_counted() -> None:
     assert made.scores[0] in (0.0, 1.0)
     again = calibrate(GAP, answers, [1.0, 2.0, 4.0, 5.0], keys=["x", "x", "y", "z"], beta=1.0)
     assert again == made
-    drawn = {calibrate(GAP, answers, [1.0, 2.0, 4.0, 5.0], keys=["x", "x", "y", "z"], beta=1.0, seed=s).scores[0] for s in range(20)}
+    drawn = {
+        calibrate(GAP, answers, [1.0, 2.0, 4.0, 5.0], keys=["x", "x", "y", "z"], beta=1.0, seed=s).scores[0]
+        for s in range(20)
+    }
     assert drawn == {0.0, 1.0}, "which row of a key gives the score must depend on the draw alone"
 
 
@@ -174,12 +181,24 @@ coverages = st.floats(0.01, 0.99)
 
 
 @settings(deadline=None)
-@given(scores=scores, centre=st.floats(0, 12), sigma=st.floats(0, 5), beta=st.floats(1e-3, 1), pair=st.tuples(coverages, coverages))
+@given(
+    scores=scores,
+    centre=st.floats(0, 12),
+    sigma=st.floats(0, 5),
+    beta=st.floats(1e-3, 1),
+    pair=st.tuples(coverages, coverages),
+)
 def test_holds_the_value_stays_in_bounds_and_grows_with_coverage(
     scores: list[float], centre: float, sigma: float, beta: float, pair: tuple[float, float]
 ) -> None:
     made = Calibration(
-        task="gap", status="calibrated", n=len(scores), beta=beta, bounds=(0, 12), decimals=2, scores=tuple(sorted(scores))
+        task="gap",
+        status="calibrated",
+        n=len(scores),
+        beta=beta,
+        bounds=(0, 12),
+        decimals=2,
+        scores=tuple(sorted(scores)),
     )
     ends = [ends for coverage in sorted(pair) if (ends := made.interval(Answer(centre, sigma), coverage)) is not None]
     assert len(ends) == 2
@@ -223,7 +242,7 @@ def test_coverage_on_exchangeable_rows(world: object, coverage: float) -> None:
         made = calibrate(GAP, answers[:99], truth[:99])
         targets += truth[99:]
         intervals += [made.interval(answer, coverage) for answer in answers[99:]]
-    found = report(targets, intervals)["all"]
+    found = report(targets, intervals)
     # Spread of the rounds' coverage (beta law of 99 scores) and of the rows within a round, together.
     error = math.sqrt(coverage * (1 - coverage) * (1 / 101 + 1 / tested) / rounds)
     assert found.coverage is not None and found.width is not None
@@ -239,20 +258,17 @@ def test_spread_makes_narrow_intervals_where_the_model_is_sure() -> None:
     assert (unsure[1] - unsure[0]) > 2 * (sure[1] - sure[0])
 
 
-def test_report_by_group() -> None:
-    found = report([0.0, 0.0, 1.0, 2.0], [(0.0, 0.2), (0.1, 0.3), (0.5, 1.5), None], ["metals", "metals", "rest", "rest"])
-    assert set(found) == {"all", "metals", "rest"}
-    assert found["all"].coverage == pytest.approx(2 / 3)
-    assert (found["all"].without_interval, found["all"].rows) == (1, 4)
-    assert found["metals"].coverage == 0.5
-    assert found["metals"].width == pytest.approx(0.2)
-    assert (found["rest"].coverage, found["rest"].width, found["rest"].median_width) == (1.0, 1.0, 1.0)
-    with pytest.raises(ValueError, match='called "all"'):
-        report([1.0], [None], ["all"])
+def test_report() -> None:
+    found = report([0.0, 0.0, 1.0, 2.0], [(0.0, 0.2), (0.1, 0.3), (0.5, 1.5), None])
+    assert found.coverage == pytest.approx(2 / 3)
+    assert found.width == pytest.approx(1.4 / 3)
+    assert (found.without_interval, found.rows) == (1, 4)
+    nothing = report([1.0], [None])
+    assert (nothing.coverage, nothing.width, nothing.without_interval) == (None, None, 1)
     with pytest.raises(ValueError, match="ends must be finite and rise"):
         report([1.0], [(2.0, 1.0)])
-    with pytest.raises(ValueError, match="2 groups"):
-        report([1.0], [None], ["x", "y"])
+    with pytest.raises(ValueError, match="1 targets, 2 intervals"):
+        report([1.0], [None, None])
     with pytest.raises(ValueError, match="no rows"):
         report([], [])
 

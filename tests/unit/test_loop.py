@@ -109,9 +109,15 @@ def test_batches_are_drawn_anew_and_hold_like_lengths() -> None:
     first, second = batches(rows, 16, rng), batches(rows, 16, rng)
     assert first != second
     assert batches(rows, 16, random.Random(0)) == first
-    padding = sum(len(b) * max(len(r.prompt) + len(r.answer) for r in b) - sum(len(r.prompt) + len(r.answer) for r in b) for b in first)
+    padding = sum(
+        len(b) * max(len(r.prompt) + len(r.answer) for r in b) - sum(len(r.prompt) + len(r.answer) for r in b)
+        for b in first
+    )
     plain = [rows[i : i + 16] for i in range(0, 320, 16)]
-    worse = sum(len(b) * max(len(r.prompt) + len(r.answer) for r in b) - sum(len(r.prompt) + len(r.answer) for r in b) for b in plain)
+    worse = sum(
+        len(b) * max(len(r.prompt) + len(r.answer) for r in b) - sum(len(r.prompt) + len(r.answer) for r in b)
+        for b in plain
+    )
     assert padding < worse / 4
 
 
@@ -229,7 +235,9 @@ def test_a_token_that_was_not_foreseen_has_the_models_own_embedding() -> None:
 # -- training ------------------------------------------------------------------------------------------
 
 
-def run(model: Any, *, epochs: int = 2, rate: float = 1e-2, autocast: Any = None, seed: int = 0, **options: Any) -> list[Step | int]:
+def run(
+    model: Any, *, epochs: int = 2, rate: float = 1e-2, autocast: Any = None, seed: int = 0, **options: Any
+) -> list[Step | int]:
     rows = rows_of(24)
     rng = random.Random(seed)
     asked = Optimising(epochs=epochs, batch_size=8, learning_rate=rate, **options)

@@ -40,7 +40,12 @@ def test_coverage_and_width_leave_out_rows_without_an_interval_and_count_them() 
     targets, intervals = [0.0, 1.0, 2.0, 3.0], [(0.0, 1.0), (1.5, 2.0), (0.0, 2.0), None]
     assert metrics.coverage(targets, intervals) == pytest.approx(2 / 3)
     assert metrics.width(targets, intervals) == pytest.approx((1 + 0.5 + 2) / 3)
-    assert metrics.score_regression(targets, [*targets[:3], None], training_median=0.0, intervals=intervals).without_interval == 1
+    assert (
+        metrics.score_regression(
+            targets, [*targets[:3], None], training_median=0.0, intervals=intervals
+        ).without_interval
+        == 1
+    )
     with pytest.raises(ValueError, match="no row has an interval"):
         metrics.coverage([1.0], [None])
 
@@ -82,7 +87,9 @@ def test_roc_auc_is_from_probabilities_and_follows_the_positive_label() -> None:
     rows = [{"a": 1 - p, "b": p} for p in positive]
     assert metrics.roc_auc(targets, rows, AB) == pytest.approx(0.75)
     assert metrics.roc_auc(targets, rows, AB, positive="a") == pytest.approx(0.75)
-    assert metrics.score_classification(targets, targets, AB, positive="b", probabilities=rows).roc_auc == pytest.approx(0.75)
+    assert metrics.score_classification(
+        targets, targets, AB, positive="b", probabilities=rows
+    ).roc_auc == pytest.approx(0.75)
     reversed_rows = [{"a": p, "b": 1 - p} for p in positive]
     assert metrics.roc_auc(targets, reversed_rows, AB) == pytest.approx(0.25)
 

@@ -13,7 +13,20 @@ import pytest
 from matdarwin.models.distribution import AnswerDistribution
 from matdarwin.prediction.prediction import Prediction, Predictions
 
-BASE = ["input", "material", "task", "value", "unit", "lower", "upper", "coverage", "status", "reason", "notes", "model"]
+BASE = [
+    "input",
+    "material",
+    "task",
+    "value",
+    "unit",
+    "lower",
+    "upper",
+    "coverage",
+    "status",
+    "reason",
+    "notes",
+    "model",
+]
 NUMBERS = AnswerDistribution(np.array([0.0, 1.0, 2.0]), (), np.array([0.2, 0.5, 0.3]), 0.01, 0.002)
 CLASSES = AnswerDistribution(np.empty(0), ("metal", "not <metal>"), np.array([0.7, 0.3]), 0.05, 0.0)
 
@@ -43,7 +56,17 @@ def blank(**changes: Any) -> Prediction:
 
 
 def label(**changes: Any) -> Prediction:
-    return made(**{"value": "metal", "unit": None, "lower": None, "upper": None, "coverage": None, "distribution": CLASSES, **changes})
+    return made(
+        **{
+            "value": "metal",
+            "unit": None,
+            "lower": None,
+            "upper": None,
+            "coverage": None,
+            "distribution": CLASSES,
+            **changes,
+        }
+    )
 
 
 def test_number_as_json() -> None:
@@ -52,7 +75,12 @@ def test_number_as_json() -> None:
     assert list(plain)[:12] == BASE
     assert plain["notes"] == ["never saw Pu"]
     assert type(plain["value"]) is float
-    assert (plain["mean"], plain["mode"], plain["outside"], plain["unexpanded"]) == (pytest.approx(1.1), 1.0, 0.01, 0.002)
+    assert (plain["mean"], plain["mode"], plain["outside"], plain["unexpanded"]) == (
+        pytest.approx(1.1),
+        1.0,
+        0.01,
+        0.002,
+    )
     assert "probabilities" not in plain
 
 
@@ -96,7 +124,7 @@ def test_missing_value_needs_a_reason() -> None:
 
 def test_frame_keeps_rows_and_order() -> None:
     frame = Predictions([made(), blank(), made(input="AlN", notes=("a", "b"))]).to_frame()
-    assert list(frame.columns) == [*BASE, "mean", "mode", "outside", "unexpanded"]
+    assert list(frame.columns) == [*BASE, "mean", "mode", "outside", "unexpanded", "assumed_ends"]
     assert frame["input"].tolist() == ["GaN", "GaN", "AlN"]
     assert frame["status"].tolist() == ["ok", "invalid", "ok"]
     assert frame["notes"].tolist() == ["", "", "a; b"]

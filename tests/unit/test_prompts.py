@@ -148,7 +148,9 @@ def test_prompt_and_answer_are_tokenised_apart(encoder: Encoder) -> None:
     assert encoder.prompts([]) == [] and encoder.answers([]) == []
     # Together they would be one token; apart they are two.
     assert encoder.prompts([" not metal"])[0] == tokenizer(" not metal").input_ids
-    assert len(encoder.prompts([" not met"])[0]) + len(encoder.answers(["al"])[0]) - 1 > len(tokenizer(" not metal").input_ids)
+    assert len(encoder.prompts([" not met"])[0]) + len(encoder.answers(["al"])[0]) - 1 > len(
+        tokenizer(" not metal").input_ids
+    )
 
 
 def test_a_tokenizer_without_an_end_is_refused() -> None:
@@ -160,10 +162,14 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
 
 def test_training_examples_ask_as_predictions_do(task: Task, encoder: Encoder) -> None:
     example = Example(task=task.id, row="1", material=parse("N Ga", "composition"), target=3.0)
-    (made,) = encoder.examples(task, [example], style=style("compact"), wordings=(0,), order="canonical", rng=random.Random(0))
+    (made,) = encoder.examples(
+        task, [example], style=style("compact"), wordings=(0,), order="canonical", rng=random.Random(0)
+    )
     assert list(made.prompt) == encoder.prompts(["band gap of Ga N:"])[0]
     assert list(made.answer) == encoder.answers([" 3.0"])[0]
-    (source,) = encoder.examples(task, [example], style=style("compact"), wordings=(0,), order="source", rng=random.Random(0))
+    (source,) = encoder.examples(
+        task, [example], style=style("compact"), wordings=(0,), order="source", rng=random.Random(0)
+    )
     assert list(source.prompt) == encoder.prompts(["band gap of N Ga:"])[0]
 
 
@@ -171,7 +177,9 @@ def test_training_draws_wordings_and_orders_from_its_generator(task: Task, encod
     examples = [Example(task=task.id, row="1", material=parse("Ag2GeS3", "composition"), target=1.0)] * 40
 
     def draw(seed: int) -> list[tuple[int, ...]]:
-        made = encoder.examples(task, examples, style=style("compact"), wordings=(0, 1), order="permuted", rng=random.Random(seed))
+        made = encoder.examples(
+            task, examples, style=style("compact"), wordings=(0, 1), order="permuted", rng=random.Random(seed)
+        )
         return [row.prompt for row in made]
 
     assert draw(3) == draw(3) and draw(3) != draw(4)
@@ -181,4 +189,6 @@ def test_training_draws_wordings_and_orders_from_its_generator(task: Task, encod
 def test_an_example_without_target_teaches_nothing(task: Task, encoder: Encoder) -> None:
     example = Example(task=task.id, row="17", material=parse("GaN", "composition"))
     with pytest.raises(ValueError, match="row 17 of tiny_gap has no target"):
-        encoder.examples(task, [example], style=style("compact"), wordings=(0,), order="canonical", rng=random.Random(0))
+        encoder.examples(
+            task, [example], style=style("compact"), wordings=(0,), order="canonical", rng=random.Random(0)
+        )

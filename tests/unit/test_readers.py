@@ -173,6 +173,8 @@ def test_an_unknown_reader_names_the_nearest(tmp_path: Path) -> None:
 def test_a_table_is_read_once_but_another_column_is_another_table(tmp_path: Path) -> None:
     file = write(tmp_path, "formula,gap,other\nGaN,3,4\n")
     assert read(task(file)) is read(task(file))
+    noted = task(file).model_copy(update={"notes": ("a note",)})
+    assert read(noted).task == noted and read(noted).examples is read(task(file)).examples
     assert read(task(file, reader={"material": "formula", "target": "other"})).examples[0].target == 4.0
 
 
@@ -276,8 +278,38 @@ def test_empty_cells_are_named_and_rejected(tmp_path: Path) -> None:
     answers: list[Any] = list(range(24))
     answers[4] = answers[9] = ""
     found = from_table(own(tmp_path, FORMULAS, answers), "x", "y", "p", None)
-    assert found.notes == ("Column 'y' is empty in 2 rows (the first is row 5); they are rejected.",)
+    assert found.notes == ("2 of 24 rows are rejected: column y: the cell is empty (2).",)
     assert [reject.row for reject in read(found).rejects] == [5, 10]
+
+
+def test_rejected_rows_are_counted_by_cause(tmp_path: Path) -> None:
+    inputs = [*FORMULAS, *(f"?{i}" for i in range(12)), "", "LiF,surplus"]
+    found = from_table(own(tmp_path, inputs, [*range(24), *range(12), 3, 4]), "x", "y", "p", None)
+    assert found.notes == (
+        "14 of 38 rows are rejected: column x: no composition (12); column x: the cell is empty (1); "
+        "the row has more or fewer cells than the header (1).",
+    )
+
+
+def test_smiles_that_are_formulas_too(tmp_path: Path) -> None:
+    chains = ["C" * n + end for n in range(1, 9) for end in ("O", "N", "F")]
+    assert from_table(own(tmp_path, chains, list(range(24))), "x", "y", "p", None).representation == "molecule"
+    file = own(tmp_path, ["CO", "BN", "CS"] * 8, list(range(24)))
+    with pytest.raises(DataError, match=r"column 'x': CO, BN, CS … may be formulas or SMILES.*--representation"):
+        from_table(file, "x", "y", "p", None)
+    assert from_table(file, "x", "y", "p", None, representation="molecule").representation == "molecule"
+
+
+def test_suffixes_in_capitals(tmp_path: Path) -> None:
+    import gzip
+
+    import pandas as pd
+
+    frame = pd.DataFrame({"x": FORMULAS, "y": range(24)})
+    frame.to_parquet(tmp_path / "X.PARQUET")
+    (tmp_path / "X.CSV.GZ").write_bytes(gzip.compress(frame.to_csv(index=False).encode()))
+    for name in ("X.PARQUET", "X.CSV.GZ"):
+        assert from_table(tmp_path / name, "x", "y", "p", None).bounds == (0.0, 46.0)
 
 
 def test_a_changed_table_is_noticed(tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ def build(settings: list[str] | None = None, **keys: Any) -> Recipe:
     ("keys", "message"),
     [
         ({"optimizing": {}}, "optimizing is no key of a recipe; did you mean optimising?"),
-        ({"optimising": {"learning_rat": 1}}, "optimising.learning_rat is no key of a recipe; did you mean learning_rate?"),
+        (
+            {"optimising": {"learning_rat": 1}},
+            "optimising.learning_rat is no key of a recipe; did you mean learning_rate?",
+        ),
         ({"predicting": {"view": 2}}, "predicting.view is no key of a recipe; did you mean views?"),
         ({"zzzzqq": 1}, "zzzzqq is no key of a recipe"),
         ({"optimising": {"epochs": 0}}, "optimising.epochs: .*greater than or equal to 1, got 0"),
@@ -34,7 +37,10 @@ def build(settings: list[str] | None = None, **keys: Any) -> Recipe:
         ({"fold": 5}, "fold: .*got 5"),
         ({"tasks": []}, "tasks: "),
         ({"tasks": ["a", "a"]}, "recipe: tasks: a, a names one task twice"),
-        ({"method": "lora", "weights": "random"}, "recipe: method lora: low-rank updates of random weights learn nothing"),
+        (
+            {"method": "lora", "weights": "random"},
+            "recipe: method lora: low-rank updates of random weights learn nothing",
+        ),
     ],
 )
 def test_a_wrong_key_is_named(keys: dict[str, Any], message: str) -> None:
@@ -49,7 +55,12 @@ def test_what_is_missing_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(b"a: [", "not readable as YAML"), (b"- a\n- b", "holds no keys"), (b"", "holds no keys"), (b"name: \xff", "not readable as YAML")],
+    [
+        (b"a: [", "not readable as YAML"),
+        (b"- a\n- b", "holds no keys"),
+        (b"", "holds no keys"),
+        (b"name: \xff", "not readable as YAML"),
+    ],
 )
 def test_a_file_that_is_no_recipe(tmp_path: Path, text: bytes, message: str) -> None:
     path = tmp_path / "r.yaml"
@@ -63,9 +74,11 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, text: bytes, message: str) -> 
 def test_settings_change_nested_keys_and_have_yaml_types(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump({**PLAIN, "optimising": {"epochs": 2}}))
-    made = load_recipe(path, ["optimising.learning_rate=1e-3", "fold=3", "tasks=[a, b]", "predicting.views=4", "split.limit=null"])
+    made = load_recipe(
+        path, ["optimising.learning_rate=1e-3", "fold=3", "tasks=[a, b]", "predicting.prune=0", "split.limit=null"]
+    )
     assert made.optimising.learning_rate == 1e-3 and made.optimising.epochs == 2
-    assert (made.fold, made.tasks, made.predicting.views, made.split.limit) == (3, ("a", "b"), 4, None)
+    assert (made.fold, made.tasks, made.predicting.prune, made.split.limit) == (3, ("a", "b"), 0, None)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +97,10 @@ def test_a_wrong_setting_is_named(setting: str, message: str) -> None:
 
 
 def test_overrides_hold_where_their_task_is_trained_alone() -> None:
-    keys = {"optimising": {"epochs": 2, "batch_size": 8}, "overrides": {"glass": {"optimising": {"epochs": 9}, "seed": 5}}}
+    keys = {
+        "optimising": {"epochs": 2, "batch_size": 8},
+        "overrides": {"glass": {"optimising": {"epochs": 9}, "seed": 5}},
+    }
     alone = build(**{**keys, "tasks": ["glass"]})
     assert (alone.optimising.epochs, alone.optimising.batch_size, alone.seed) == (9, 8, 5)
     for tasks in (["expt_gap"], ["glass", "expt_gap"]):
@@ -102,8 +118,19 @@ def test_a_wrong_key_in_overrides_is_named() -> None:
         build(tasks=["glass"], overrides={"glass": {"optimising": {"epoch": 9}}})
 
 
+def test_several_views_need_a_model_that_was_taught_several_orders() -> None:
+    with pytest.raises(RecipeError, match=r"predicting.views 3: a model that was taught one order"):
+        build_recipe({**PLAIN, "predicting": {"views": 3}})
+    assert build(prompting={"order": "permuted"}, predicting={"views": 3}).predicting.views == 3
+
+
 def test_the_given_mapping_is_left_as_it_was() -> None:
-    given = {"name": "plain", "tasks": ["glass"], "optimising": {"epochs": 2}, "overrides": {"glass": {"predicting": {"views": 2}}}}
+    given = {
+        "name": "plain",
+        "tasks": ["glass"],
+        "optimising": {"epochs": 2},
+        "overrides": {"glass": {"predicting": {"prune": 0.001}}},
+    }
     before = copy.deepcopy(given)
     build_recipe(given, ["optimising.epochs=5", "predicting.prune=0"])
     assert given == before
@@ -127,21 +154,30 @@ def test_defaults_are_pinned() -> None:
             "learning_rate": 1.5e-4, "weight_decay": 0.0, "betas": [0.9, 0.99], "warmup": 0.05, "clip": 1.0, "batch_size": 32,
             "epochs": 6, "embeddings": "used", "minimum_steps": 0,
         },
-        "prompting": {"style": "compact", "wordings": [], "order": "permuted"},
+        "prompting": {"style": "compact", "wordings": [], "order": "canonical"},
         "split": {"folds": "official", "validation": 0.1, "calibration": 0.1, "minimum_calibration": 50, "seed": 0, "limit": None},
         "predicting": {"views": 1, "dtype": "auto", "prune": 0.01},
         "lora": {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": "all-linear"},
     }  # fmt: skip
     # Keys may be added: at their default they are no part of the digest.
     assert {part: {key: made[part][key] for key in keys} for part, keys in pinned.items()} == pinned
-    assert (made["role"], made["fold"], made["base"], made["weights"], made["method"]) == ("product", None, "smollm2-135m", "pretrained", "full")
+    assert (made["role"], made["fold"], made["base"], made["weights"], made["method"]) == (
+        "product",
+        None,
+        "smollm2-135m",
+        "pretrained",
+        "full",
+    )
     assert (made["dtype"], made["seed"]) == ("auto", 0)
 
 
 def test_words_and_defaults_do_not_change_the_digest() -> None:
     plain = build().digest(data="x")
     assert build(description="words").digest(data="x") == plain
-    assert build(optimising={"epochs": 6}, predicting={"views": 1}, lora={"rank": 16}, seed=0, fold=None).digest(data="x") == plain
+    assert (
+        build(optimising={"epochs": 6}, predicting={"views": 1}, lora={"rank": 16}, seed=0, fold=None).digest(data="x")
+        == plain
+    )
     assert build(overrides={"other": {"seed": 3}}).digest(data="x") == plain
 
 
@@ -158,7 +194,7 @@ def test_a_key_added_later_does_not_change_old_digests(monkeypatch: pytest.Monke
     [
         {"tasks": ["glass"]}, {"fold": 0}, {"seed": 1}, {"base": "x"}, {"method": "lora"}, {"weights": "random"}, {"dtype": "fp32"},
         {"role": "benchmark"}, {"optimising": {"epochs": 7}}, {"prompting": {"order": "source"}}, {"split": {"seed": 1}},
-        {"predicting": {"views": 2}}, {"lora": {"rank": 4}},
+        {"predicting": {"prune": 0.0}}, {"lora": {"rank": 4}},
     ],
 )  # fmt: skip
 def test_what_shapes_the_result_changes_the_digest(change: dict[str, Any]) -> None:
@@ -172,5 +208,7 @@ def test_context_changes_the_digest() -> None:
 def test_every_key_is_described() -> None:
     parts = [recipes.Recipe, recipes.Lora, recipes.Prompting, recipes.Splitting, recipes.Optimising, recipes.Predicting]
     nested = {"lora", "prompting", "split", "optimising", "predicting"}
-    bare = [f"{p.__name__}.{n}" for p in parts for n, f in p.model_fields.items() if not f.description and n not in nested]
+    bare = [
+        f"{p.__name__}.{n}" for p in parts for n, f in p.model_fields.items() if not f.description and n not in nested
+    ]
     assert bare == []

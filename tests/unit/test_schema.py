@@ -45,6 +45,8 @@ def classes(**changes: Any) -> dict[str, Any]:
 def test_a_whole_task_is_taken() -> None:
     assert Task.model_validate(content()).bounds == (0.0, 100.0)
     assert Task.model_validate(classes()).labels == ("yes", "no")
+    worded = ["{conditions} the {{hardness}} of {material}", "{material}"]
+    assert Task.model_validate(content(wordings=worded)).wordings == tuple(worded)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,18 @@ def test_a_whole_task_is_taken() -> None:
         (content(labels=["a", "b"]), "labels belong to classification"),
         (content(metric="accuracy"), "is for classification"),
         (content(wordings=["hardness?"]), "lacks {material}"),
+        (content(wordings=["hardness of {{material}}"]), "lacks {material}"),
+        (
+            content(wordings=["fine: {material}", "glass {alloy} {material}"]),
+            r"has the placeholder {alloy}; there are {material} and {conditions} alone",
+        ),
+        (content(wordings=["{material} {}"]), "has the placeholder {};"),
+        (content(wordings=["{0} {material}"]), r"has the placeholder \{0\};"),
+        (content(wordings=["{material.text}"]), "has the placeholder {material.text};"),
+        (content(wordings=["{material!r}"]), "has the placeholder {material!r};"),
+        (content(wordings=["{material:>20}"]), "has the placeholder {material:>20};"),
+        (content(wordings=["{material"]), "a brace that is no placeholder"),
+        (content(wordings=["{material} }"]), "a brace that is no placeholder"),
         (content(folds="official"), "official folds need reader.fold"),
         (content(leads=["colour"]), "not among its quantities"),
         (content(id="Hard ness"), "pattern"),

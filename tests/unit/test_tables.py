@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from matdarwin.studies import tables
+from matdarwin.studies.scores import ResultsError
 from matdarwin.studies.tables import BEGIN, END, TablesError
 
 README = f"# A\n\nbefore\n\n{BEGIN}\nstale\n{END}\n\nafter\n"
@@ -138,14 +139,14 @@ def test_a_second_time_nothing_changes(root: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"summary": {}}', '{"summary": {"mae": 1}, "folds": 3}'])
 def test_a_broken_file_is_named_and_nothing_is_written(root: Path, content: str) -> None:
     put(root, "board/glass.base-st.json", content)
-    with pytest.raises(TablesError, match=r"glass\.base-st\.json"):
+    with pytest.raises(ResultsError, match=r"glass\.base-st\.json"):
         tables.write(root)
     assert (root / "README.md").read_text() == README and not (root / "docs").exists()
 
 
 def test_a_broken_benchmark_is_named(root: Path) -> None:
     put(root, "bench/predict.json", "{}")
-    with pytest.raises(TablesError, match=r"predict\.json"):
+    with pytest.raises(ResultsError, match=r"predict\.json"):
         tables.write(root)
 
 

@@ -59,7 +59,10 @@ def tasks(
     columns = ("id", "kind", "scored", "rows", "materials", "unit", "property", "licence")
     emit_table(columns, [[_cell(one[key]) for key in columns] for one in cards], right=("rows", "materials"))
     if any(one["rows"] is None for one in cards):
-        note("rows and materials are empty where the data are not on this machine; darwin data fetch brings them")
+        note(
+            "rows and materials are empty where the data are not on this machine; darwin data fetch brings those that can "
+            "be fetched, the others are read from a mirror (MATDARWIN_MIRROR)"
+        )
 
 
 def _cell(value: object) -> object:

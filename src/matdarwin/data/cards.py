@@ -104,7 +104,8 @@ def card(task: Task, *, rejects: int = 20) -> Card:
     assigned: list[Example] = []
     try:
         if locate(task.source) is None:
-            missing = "the source is not on this machine; fetch it, or set MATDARWIN_MIRROR to a folder that holds it"
+            way = "it cannot be fetched:" if task.source.kind == "mirror" else "darwin data fetch brings it, or"
+            missing = f"the source is not on this machine; {way} set MATDARWIN_MIRROR to a folder that holds it"
         else:
             table = read(task)
             assigned = folds.assign(table)

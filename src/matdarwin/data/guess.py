@@ -51,9 +51,7 @@ def representation(given: Sequence[object], column: str = "") -> Kind:
     if any(_repeats(one) for one in read["molecule"]):
         return "molecule"
     shown = ", ".join(str(one) for one in tried[:3])
-    raise GuessError(
-        f"{shown} … may be formulas or SMILES; say which: representation composition or molecule"
-    )
+    raise GuessError(f"{shown} … may be formulas or SMILES; say which: representation composition or molecule")
 
 
 def _reads(given: object, kind: Kind) -> bool:

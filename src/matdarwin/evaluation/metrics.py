@@ -202,7 +202,7 @@ def coverage(targets: Sequence[Number], intervals: Sequence[Interval | None]) ->
     Raises:
         ValueError: Lengths differ, a value is not finite, an interval's ends are the wrong way round, or no row has one.
     """
-    found = report(targets, intervals)["all"].coverage
+    found = report(targets, intervals).coverage
     if found is None:
         raise ValueError("no row has an interval, so there is no coverage")
     return found
@@ -210,7 +210,7 @@ def coverage(targets: Sequence[Number], intervals: Sequence[Interval | None]) ->
 
 def width(targets: Sequence[Number], intervals: Sequence[Interval | None]) -> float:
     """Mean width of the intervals, in the targets' unit; arguments and errors as `coverage`."""
-    found = report(targets, intervals)["all"].width
+    found = report(targets, intervals).width
     if found is None:
         raise ValueError("no row has an interval, so there is no width")
     return found
@@ -239,7 +239,7 @@ def score_regression(
     pessimistic = mae_pessimistic(targets, answers, training_median)
     unread = sum(answer is None for answer in answers)
     some = unread < len(answers)
-    cover = None if intervals is None else report(targets, intervals)["all"]
+    cover = None if intervals is None else report(targets, intervals)
     return RegressionScore(
         fold=fold,
         rows=len(targets),

@@ -103,12 +103,12 @@ def material_text(material: Material, order: Order, rng: random.Random | None = 
 def views(material: Material, count: int, order: Order = "permuted") -> list[str]:
     """Up to `count` different element orders of one material, the canonical first; the same for the same material.
 
-    A model that was taught the source's order is asked in it, and in no other.
+    A model that was taught one order, the canonical or the source's, is asked in it and in no other.
 
     Averaging a model's answers over them removes the chance of one order. A material with fewer orders
     (one element, a molecule) has fewer views.
     """
-    if order == "source":
+    if order != "permuted":
         return [material_text(material, order)]
     texts = [material.text]
     # The seed is the wording itself, so that an answer does not depend on its place in a batch.

@@ -19,9 +19,7 @@ _VARIABLES = frozenset("xyznmδ")
 UPPER = frozenset(string.ascii_uppercase)
 LOWER = frozenset(string.ascii_lowercase)
 _MISSING_WORDS = ("nan", "none", "null", "n/a", "<na>", "inf", "infinity", "-", ".", "?")
-MISSING = frozenset(
-    {spelt for word in _MISSING_WORDS for spelt in (word, word.upper(), word.capitalize())} | {"NaN", "N/a"}
-)
+MISSING = frozenset({spelt for word in _MISSING_WORDS for spelt in (word, word.upper(), word.capitalize())} | {"NaN"})
 """What tables and programs write where there is no value, in their usual spellings. Other mixtures of case are none: InF
 is a compound of indium. NaN and INF could be formulas too, but hardly ever are."""
 SPACE = " \t\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"

@@ -230,57 +230,39 @@ class CoverageReport(BaseModel):
         description="Share of the rows with an interval whose target it holds, ends included."
     )
     width: float | None = Field(description="Mean width.")
-    median_width: float | None
 
 
-def report(
-    targets: Sequence[float | None], intervals: Sequence[Interval | None], groups: Sequence[str] | None = None
-) -> dict[str, CoverageReport]:
-    """Coverage and width over all rows, and over each group apart.
+def report(targets: Sequence[float | None], intervals: Sequence[Interval | None]) -> CoverageReport:
+    """Coverage and width over rows with known targets.
 
     Args:
         targets: True values [rows].
         intervals: (lower, upper) [rows], None where a row has none; such rows are counted and not scored.
-        groups: Name of each row's group, such as "metals"; not "all".
-
-    Returns:
-        The whole under "all", then each group by its name.
 
     Raises:
-        ValueError: Lengths differ, there are no rows, a value is not finite, an interval's ends are the wrong way
-            round, or a group is called "all".
+        ValueError: Lengths differ, there are no rows, a value is not finite, or an interval's ends are the wrong way
+            round.
     """
     if len(targets) == 0:
         raise ValueError("there are no rows to report on")
-    if len(targets) != len(intervals) or (groups is not None and len(groups) != len(targets)):
-        raise ValueError(
-            f"{len(targets)} targets, {len(intervals)} intervals"
-            + ("" if groups is None else f", {len(groups)} groups")
-        )
-    if groups is not None and "all" in groups:
-        raise ValueError('a group may not be called "all": that is the whole')
-    members: dict[str, list[tuple[float, Interval | None]]] = {"all": []}
+    if len(targets) != len(intervals):
+        raise ValueError(f"{len(targets)} targets, {len(intervals)} intervals")
+    held, widths = [], []
     for row, (target, interval) in enumerate(zip(targets, intervals, strict=True)):
         if target is None or not math.isfinite(target):
             raise ValueError(f"the target of row {row} is {target}")
-        if interval is not None and not (all(map(math.isfinite, interval)) and interval[0] <= interval[1]):
+        if interval is None:
+            continue
+        low, high = interval
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
             raise ValueError(f"the interval of row {row} is {interval}; its ends must be finite and rise")
-        members["all"].append((target, interval))
-        if groups is not None:
-            members.setdefault(groups[row], []).append((target, interval))
-    return {name: _summary(rows) for name, rows in members.items()}
-
-
-def _summary(rows: Sequence[tuple[float, Interval | None]]) -> CoverageReport:
-    with_interval = [(target, ends) for target, ends in rows if ends is not None]
-    held = [low <= target <= high for target, (low, high) in with_interval]
-    widths = [high - low for _, (low, high) in with_interval]
+        held.append(low <= target <= high)
+        widths.append(high - low)
     return CoverageReport(
-        rows=len(rows),
-        without_interval=len(rows) - len(with_interval),
+        rows=len(targets),
+        without_interval=len(targets) - len(held),
         coverage=float(np.mean(held)) if held else None,
         width=float(np.mean(widths)) if widths else None,
-        median_width=float(np.median(widths)) if widths else None,
     )
 
 

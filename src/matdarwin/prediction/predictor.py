@@ -14,7 +14,7 @@ from matdarwin.language.tree import AnswerTree
 from matdarwin.materials import parse
 from matdarwin.materials.material import Material, MaterialError
 from matdarwin.models.base import Dtype, device_and_dtype
-from matdarwin.models.checkpoint import Checkpoint, TaskCard
+from matdarwin.models.checkpoint import Checkpoint, CheckpointError, TaskCard
 from matdarwin.models.decoding import SURE_END, Decoder
 from matdarwin.models.distribution import AnswerDistribution, average
 from matdarwin.prediction.intervals import Calibration
@@ -101,6 +101,10 @@ class Predictor:
         device, number_format = device_and_dtype(dtype, training=False)
         _, calibrated_in = device_and_dtype(asked["dtype"], training=False)
         otherwise = []
+        if views not in (None, 1) and taught["order"] != "permuted":
+            raise CheckpointError(
+                f"{checkpoint.name} was taught one element order ({taught['order']}), so it can be asked in 1 view only, not {views}"
+            )
         if views not in (None, asked["views"]):
             otherwise.append(f"{views} views instead of {asked['views']}")
         if number_format != calibrated_in:

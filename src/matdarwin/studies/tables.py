@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from matdarwin.studies.figures import words
+from matdarwin.studies.scores import LESS_IS_BETTER, ResultsError, Score, read_bench, read_scores, single
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 _FOLDS = 5
@@ -21,114 +19,10 @@ _WAYS = {
     "macro_f1": "macro F1",
     "roc_auc": "ROC-AUC",
 }
-_LESS_IS_BETTER = {"mae", "rmse"}
 
 
 class TablesError(RuntimeError):
-    """A results file or README that tables cannot be made of."""
-
-
-class _Read(BaseModel):
-    """A results file as far as tables need it; what else it holds is left alone."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class Published(_Read):
-    """One line of the published board."""
-
-    algorithm: str
-    metric: str
-    mean: float
-    leaked: bool = False
-    note: str | None = None
-
-
-class Score(_Read):
-    """`results/board/TASK.STRATEGY.json`."""
-
-    task: str
-    strategy: str
-    title: str = ""
-    unit: str | None = None
-    metric: str
-    summary: dict[str, Any]
-    folds: list[dict[str, Any]]
-    baselines: dict[str, dict[str, float | None]] = Field(default_factory=dict)
-    board: list[Published] = Field(default_factory=list)
-    metals: dict[str, Any] | None = None
-    non_metals: dict[str, Any] | None = None
-    seeds: list[int] = Field(default_factory=list)
-    leaky: bool = False
-
-    @property
-    def tested(self) -> list[int]:
-        """The test folds that are in it."""
-        return sorted({int(fold["fold"]) for fold in self.folds})
-
-    def own(self, metric: str | None = None) -> float | None:
-        """The model's own score: that of the median for numbers."""
-        return single(self.summary.get(metric or self.metric))
-
-    def rival(self) -> tuple[str, float] | None:
-        """The best classical model of the same run."""
-        scores = [
-            (name, value) for name, found in self.baselines.items() if (value := found.get(self.metric)) is not None
-        ]
-        return min(scores, key=lambda item: self.worse(item[1]), default=None)
-
-    def published(self) -> Published | None:
-        """The best published score that does not rest on a leak."""
-        clean = [row for row in self.board if row.metric == self.metric and not row.leaked]
-        return min(clean, key=lambda row: self.worse(row.mean), default=None)
-
-    def worse(self, value: float) -> float:
-        """A number that is larger the worse a score is."""
-        return value if self.metric in _LESS_IS_BETTER else -value
-
-
-def single(value: Any) -> float | None:
-    """One number of a score that may be given by way of answering (`median`, else the first)."""
-    if isinstance(value, dict):
-        value = value.get("median", next(iter(value.values()), None))
-    return None if value is None else float(value)
-
-
-def read_scores(results: Path) -> list[Score]:
-    """All results over folds, by task and strategy.
-
-    Raises:
-        TablesError: A file is no such result; it is named.
-    """
-    found = []
-    for file in sorted((results / "board").glob("*.json")):
-        task, _, strategy = file.stem.partition(".")
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            summary = data["summary"]
-            metric = "mae" if "mae" in summary else "balanced_accuracy"
-            found.append(Score.model_validate({"task": task, "strategy": strategy, "metric": metric} | data))
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
-            raise TablesError(
-                f"{file} is no result over folds: {' '.join(str(error).split())}; make it again with darwin evaluate"
-            ) from error
-    return found
-
-
-def read_bench(results: Path) -> dict[str, Any] | None:
-    """Summary of the speed of prediction, or None where it was not measured.
-
-    Raises:
-        TablesError: The file is no such result.
-    """
-    file = results / "bench" / "predict.json"
-    if not file.is_file():
-        return None
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        return dict(data["summary"]) | {"machine": data.get("machine") or {}}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise TablesError(f"{file} is no benchmark result: {error}; make it again with make bench") from error
+    """A README that tables cannot be put into."""
 
 
 def page(scores: Sequence[Score], bench: dict[str, Any] | None) -> str:
@@ -209,7 +103,7 @@ def write(root: Path) -> list[Path]:
     """Write docs/results.md and the README's block from `root`/results; returns the files that changed.
 
     Raises:
-        TablesError: As from reading; nothing is written then.
+        ResultsError, TablesError: A results file or the README is not as it should be; nothing is written then.
     """
     scores, bench = read_scores(root / "results"), read_bench(root / "results")
     readme, results = root / "README.md", root / "docs" / "results.md"
@@ -261,7 +155,7 @@ def _rivals(score: Score) -> str:
     unit = f", {score.unit}" if score.unit else ""
     head = [
         "model",
-        *(f"{_WAYS[name]}{unit if name in _LESS_IS_BETTER else ''}" for name in metrics),
+        *(f"{_WAYS[name]}{unit if name in LESS_IS_BETTER else ''}" for name in metrics),
         "coverage",
         f"width{unit}",
         "unread",
@@ -404,7 +298,7 @@ def main() -> None:
     root = parser.parse_args().root
     try:
         changed = write(root)
-    except (TablesError, OSError) as error:
+    except (ResultsError, TablesError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     print("\n".join(f"written: {path}" for path in changed) or "nothing changed")
 

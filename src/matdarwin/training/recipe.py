@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from matdarwin.tasks.registry import nearest
 
-DEFAULTS = 1
+DEFAULTS = 2
 """Version of the defaults below. Hashes leave defaults out, so this is raised whenever one of them changes."""
 
 
@@ -42,7 +42,7 @@ class Prompting(_Part):
         default=(), description="Wordings to draw from, by index; empty: the style's own."
     )
     order: Literal["canonical", "source", "permuted"] = Field(
-        default="permuted", description="Order of the elements; permuted: drawn anew for each row and epoch."
+        default="canonical", description="Order of the elements; permuted: drawn anew for each row and epoch."
     )
 
 
