@@ -17,6 +17,7 @@ from tests.tiny import at_home, tiny_base, tiny_checkpoint, tiny_recipe, tiny_ro
 
 from matdarwin.data import leakage
 from matdarwin.models import checkpoint as checkpoints
+from matdarwin.models import store
 from matdarwin.models.base import BaseModelError
 from matdarwin.models.checkpoint import Checkpoint, CheckpointError
 from matdarwin.prediction.intervals import Calibration
@@ -401,7 +402,7 @@ def test_a_split_that_leaks_is_refused_before_anything_is_trained(
     monkeypatch.setattr(runs, "load_model", lambda *a, **k: pytest.fail("it went on to load the model"))
     with pytest.raises(TrainingError, match=rf"not disjoint.*1 materials stand in train and in {part}, for example"):
         train(tiny_recipe(base, [task], fold=0), tasks=[task], split=stolen)
-    assert checkpoints.list_checkpoints() == []
+    assert store.list_checkpoints() == []
 
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
@@ -419,7 +420,7 @@ def test_a_loss_that_explodes_ends_the_run_without_a_checkpoint(base: Path, tmp_
             tiny_recipe(base, [task], **{**QUICK, "optimising": {"epochs": 3, "learning_rate": 1e30, "clip": 1e30}}),
             tasks=[task],
         )
-    assert checkpoints.list_checkpoints() == []
+    assert store.list_checkpoints() == []
 
 
 def test_ctrl_c_leaves_no_checkpoint_and_frees_the_name(base: Path, tmp_path: Path) -> None:
@@ -431,7 +432,7 @@ def test_ctrl_c_leaves_no_checkpoint_and_frees_the_name(base: Path, tmp_path: Pa
     recipe = tiny_recipe(base, [task], **QUICK)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tasks=[task], report=Impatient())
-    assert checkpoints.list_checkpoints() == []
+    assert store.list_checkpoints() == []
     assert train(recipe, tasks=[task]).card.tasks.keys() == {"tiny_gap"}
 
 
