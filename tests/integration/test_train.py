@@ -16,7 +16,6 @@ import torch
 from tests.tiny import at_home, tiny_base, tiny_checkpoint, tiny_recipe, tiny_rows, tiny_task
 
 from matdarwin.data import leakage
-from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models import store
 from matdarwin.models.base import BaseModelError
 from matdarwin.models.checkpoint import Checkpoint, CheckpointError
