@@ -103,7 +103,7 @@ def statements(result: DemoResult) -> list[str]:
     lines.append(
         "This is a demonstration on one fold and one seed, trained for minutes. The classical models were fitted on all "
         f"{result.rivals.rows:,} materials that the language model could use in any way (training, validation and calibration), "
-        f"while it learnt from {result.rows['train']:,}. Scores over five folds, with longer training, stand in the README."
+        f"while it learnt from {result.rows['train']:,}. Scores over five folds, with longer training, come from the command darwin evaluate."
     )
     return lines
 
