@@ -189,7 +189,9 @@ def _table(
     several = len(decimals) > 1
     rows: list[list[object]] = []
     for p in predictions:
-        lower, upper, value = (_shown(number, decimals[p.task]) for number in (p.lower, p.upper, p.value))
+        digits = decimals[p.task] or 0
+        # An interval's ends have one decimal more than an answer, and are not to be rounded inward.
+        value, lower, upper = _shown(p.value, digits), _shown(p.lower, digits + 1), _shown(p.upper, digits + 1)
         interval = None if p.coverage is None else f"{lower} to {upper} ({100 * p.coverage:g} %)"
         remarks = [*([] if p.status == "ok" else [p.status]), *filter(None, [p.reason]), *p.notes]
         task = [p.task] if several else []
@@ -199,10 +201,10 @@ def _table(
     return ("input", "material", *(["task"] if several else []), "value", "unit", "interval", "notes"), rows
 
 
-def _shown(value: float | str | None, decimals: int | None) -> str | None:
+def _shown(value: float | str | None, decimals: int) -> str | None:
     from matdarwin.language.answers import format_number
 
-    return value if value is None or isinstance(value, str) else format_number(value, decimals or 0)
+    return value if value is None or isinstance(value, str) else format_number(value, decimals)
 
 
 def _condition(text: str) -> tuple[str, str | float]:

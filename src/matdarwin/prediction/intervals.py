@@ -72,7 +72,7 @@ class Calibration(BaseModel):
     )
     beta: float = Field(gt=0, allow_inf_nan=False, description="Floor added to each spread, in the task's unit.")
     bounds: tuple[float, float] = Field(description="The task's bounds; no interval leaves them.")
-    decimals: int = Field(ge=0, description="The task's decimals; ends are rounded outward to them.")
+    decimals: int = Field(ge=0, description="Decimals to which ends are rounded outward: one more than the task's.")
     scores: tuple[float, ...] = Field(description="Scores, rising, without unit.")
 
     _quantiles: dict[float, float] = PrivateAttr(default_factory=dict)
@@ -101,8 +101,8 @@ class Calibration(BaseModel):
                 widened to hold it too.
 
         Returns:
-            The ends in the task's unit, rounded outward to the task's decimals, cut at its bounds and never past the
-            median or value; the bounds themselves where the coverage asks for more scores than there are; None where the
+            The ends in the task's unit, rounded outward to one decimal more than the task's answers have, cut at its
+            bounds and never past the median or value; the bounds themselves where the coverage asks for more scores than there are; None where the
             calibration is too small to count.
 
         Raises:
@@ -214,7 +214,8 @@ def calibrate(
         repeats=sum(len(rows) - 1 for rows in read.values()),
         beta=beta,
         bounds=task.bounds,
-        decimals=task.decimals,
+        # One more than an answer has: on a coarse grid, rounding both ends outward would widen intervals for nothing.
+        decimals=task.decimals + 1,
         scores=scores,
     )
 

@@ -81,7 +81,7 @@ def run_demo(report: Report, *, folder: Path, recipe: Path = RECIPE, trees: int 
     """
     from matdarwin.studies.report import page
 
-    began, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
+    began, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="microseconds")
     settings, task = _recipe(recipe)
     report.say(f"{task.title} ({task.licence}), and the base model {settings.base}: fetched once, then read from here")
     split = split_of(settings, [task])

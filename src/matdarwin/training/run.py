@@ -126,7 +126,7 @@ def _train(
     told["commit"] = code
     told["seconds_with_calibration"] = round(time.perf_counter() - began, 1)
     card = Card(
-        name=name, role=recipe.role, created=datetime.now(UTC).isoformat(timespec="seconds"), code=__version__,
+        name=name, role=recipe.role, created=datetime.now(UTC).isoformat(timespec="microseconds"), code=__version__,
         recipe=recipe.model_dump(mode="json"), recipe_hash=digest, base={"name": base.name, "sha256": base.sha256},
         method=recipe.method, style=run.style.id, answers=ANSWER_FORMAT, fold=recipe.fold, tasks=run.cards,
         training=told, machine=machine(),
