@@ -312,12 +312,12 @@ def known_bases() -> list[dict[str, Any]]:
 
 def example_of(task: Task) -> dict[str, str] | None:
     """The first row of a task as `prompt` and `answer`, as a model reads and writes them; None where the data are not here."""
+    from matdarwin.data.cards import away
     from matdarwin.data.readers import read
-    from matdarwin.data.sources import locate
     from matdarwin.language.answers import format_answer
     from matdarwin.language.prompts import conditions_text, style
 
-    if locate(task.source) is None:
+    if away(task) is not None:
         return None
     first = next(iter(read(task).examples), None)
     if first is None or first.target is None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from matdarwin import __version__
-from matdarwin.commands import models, predict, tasks, train
+from matdarwin.commands import audit, data, models, predict, tasks, train
 from matdarwin.commands.common import CRASHED, INTERRUPTED, PIPE, WRONG, Json, emit, emit_json, note, quiet
 
 _HELP = """Language models that know materials: a formula in, a property with an error bar out.
@@ -21,7 +21,8 @@ _HELP = """Language models that know materials: a formula in, a property with an
 Results go to standard output, everything else to standard error.
 Exit codes:
   0    done; every row has a value
-  1    some row (or data source) has none; the full output was written all the same
+  1    some row (or data source) has none, or the audit found a leak; the full output was
+       written all the same
   2    wrong usage, or a fault that left nothing to be done: an unknown task, model
        or file, data that cannot be had, a disk that is full
   70   a fault in the program; darwin --debug ... shows where
@@ -36,8 +37,9 @@ app = typer.Typer(
 app.command()(predict.predict)
 app.command()(train.train)
 app.command()(train.evaluate)
-app.command()(tasks.tasks)
-app.add_typer(tasks.data_app, name="data")
+app.command()(audit.audit)
+app.add_typer(tasks.tasks_app, name="tasks")
+app.add_typer(data.data_app, name="data")
 app.add_typer(models.models_app, name="models")
 app.command()(train.demo)
 

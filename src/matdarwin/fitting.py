@@ -106,5 +106,6 @@ def divide(task: Task, examples: list[Example], *, seed: int, validation: float,
     }
     return Split(
         tasks=(task,), targets=(task.id,), fold=None, scheme="seeded", seed=seed, test={task.id: []},
-        kept={task.id: len(examples)}, removed=dict(removed), **rows,
+        kept={task.id: len(examples)}, removed=dict(removed),
+        train=rows["train"], validation=rows["validation"], calibration=rows["calibration"],
     )  # fmt: skip

@@ -87,7 +87,7 @@ def test_help_documents_exit_codes(darwin: Darwin) -> None:
 def test_all_commands_are_there() -> None:
     assert {" ".join(words) for words in commands()} >= {
         "predict", "train", "evaluate", "tasks", "data list", "data fetch", "data verify", "models list", "models show", "models pull",
-        "demo", "version",
+        "demo", "version", "audit", "data cards", "tasks new", "tasks validate",
     }  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from matdarwin.models.checkpoint import Checkpoint, CheckpointError
 from matdarwin.prediction.intervals import Calibration
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks.schema import Task
+from matdarwin.training import loop, stages
 from matdarwin.training import run as runs
-from matdarwin.training import stages
 from matdarwin.training.loop import TrainingError
 from matdarwin.training.report import Silent
 from matdarwin.training.run import checkpoint_name, recipe_hash, train
@@ -348,18 +348,18 @@ def test_by_default_the_embeddings_of_tokens_that_occur_are_trained(
 
     foreseen: set[int] = set()
     met: set[int] = set()
-    real_words, real_batches = stages.UsedWords, stages.batches
+    real_words, real_collate = stages.UsedWords, loop.collate
 
     def words(model: Any, tokens: Any) -> Any:
         foreseen.update(tokens)
         return real_words(model, tokens)
 
-    def batches(rows: Any, size: int, rng: Any) -> Any:
+    def collate(rows: Any, device: Any) -> Any:
         met.update(token for row in rows for token in (*row.prompt, *row.answer))
-        return real_batches(rows, size, rng)
+        return real_collate(rows, device)
 
     monkeypatch.setattr(stages, "UsedWords", words)
-    monkeypatch.setattr(stages, "batches", batches)
+    monkeypatch.setattr(loop, "collate", collate)
     task = tiny_task(tmp_path)
     options = {**QUICK, "optimising": {"epochs": 4}, "prompting": {"order": "permuted", "wordings": [0, 1]}}
     made = train(tiny_recipe(base, [task], **options), tasks=[task])

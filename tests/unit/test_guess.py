@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Composition
 from rdkit import Chem
 
-from matdarwin.data.guess import GuessError, grid, representation
+from matdarwin.data.guess import GuessError, grid, heading, representation, unit
 from matdarwin.tasks.schema import MAX_GRID
 
 
@@ -61,3 +61,44 @@ def test_grid_holds_every_value(values: list[Decimal]) -> None:
 def test_grid_of_what_fixed_decimals_cannot_hold() -> None:
     with pytest.raises(GuessError, match="give the log10"):
         grid([Decimal(f"1e{i}") for i in range(-6, 18)])
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "named"),
+    [
+        ("gap (eV)", "gap", "eV"),
+        ("Band_Gap [meV]", "band gap", "meV"),
+        ("yield strength, MPa", "yield strength", "MPa"),
+        ("Temperature / K", "temperature", "K"),
+        ("gap_eV", "gap", "eV"),
+        ("kappa (W/(m K))", "kappa", "W/(m K)"),
+        ("PCE (%)", "PCE", "%"),
+        ("Seebeck coefficient (\u03bcV/K)", "Seebeck coefficient", "\u03bcV/K"),
+        # What is no unit stays with the words.
+        ("gap (measured)", "gap (measured)", None),
+        ("solubility in water", "solubility in water", None),
+        ("ratio a/b", "ratio a/b", None),
+        ("is_metal", "is metal", None),
+        ("target", "target", None),
+    ],
+)
+def test_a_column_names_words_and_a_unit(column: str, words: str, named: str | None) -> None:
+    assert heading(column) == (words, named)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ["W/m/K", "W m-1 K-1", "W/(m K)", "W m\u207b\u00b9 K\u207b\u00b9", "W\u00b7m^-1\u00b7K^-1"],
+        ["uV/K", "\u00b5V/K", "\u03bcV/K"],
+        ["ohm cm", "\u03a9 cm", "Ohm cm"],
+        ["g/cm3", "g cm-3", "g/cm^3"],
+    ],
+)
+def test_units_are_compared_by_what_they_mean(same: list[str]) -> None:
+    assert len({str(sorted((unit(text) or {}).items())) for text in same}) == 1 and unit(same[0])
+
+
+def test_units_that_differ_or_are_none() -> None:
+    assert unit("meV") != unit("eV") and unit("W/m") != unit("W m") and unit("g/cm3") != unit("g/cm2")
+    assert unit("measured") is None and unit("") is None and unit("1/K") is None

@@ -94,7 +94,8 @@ def test_ends_are_rounded_outward_and_cut_at_the_bounds() -> None:
     # The interval reaches 20 scores of 0.1, beta 1: the spread 0 gives 2.0 to either side.
     made = tenths(39)
     assert made.interval(Answer(5.0, 0.0), 0.5) == (3.0, 7.0)
-    assert made.interval(Answer(5.004, 0.0), 0.5) == (3.0, 7.01)
+    # Answers have two decimals, ends three.
+    assert made.interval(Answer(5.0004, 0.0), 0.5) == (3.0, 7.001)
     assert made.interval(Answer(0.3, 0.0), 0.5) == (0.0, 2.3)
     assert made.interval(Answer(12.0, 0.0), 0.5) == (10.0, 12.0)
 

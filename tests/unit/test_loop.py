@@ -6,12 +6,12 @@ import copy
 import itertools
 import math
 import random
-from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny import tiny_model
 
@@ -21,11 +21,10 @@ from matdarwin.training.loop import (
     TrainingError,
     UsedWords,
     answer_loss,
-    batches,
     collate,
+    epochs_of,
     learning_rate,
     optimise,
-    steps_of,
 )
 from matdarwin.training.recipe import Optimising
 
@@ -78,47 +77,19 @@ def test_every_rate_lies_above_zero_and_at_most_at_the_peak(total: int, warmup: 
 
 
 @pytest.mark.parametrize(
-    ("rows", "options", "expected"),
-    [
-        (100, {"epochs": 3, "batch_size": 32}, (3, 12)),
-        (96, {"epochs": 3, "batch_size": 32}, (3, 9)),
-        (10, {"epochs": 2, "batch_size": 32, "minimum_steps": 7}, (7, 7)),
-        (100, {"epochs": 6, "batch_size": 32, "minimum_steps": 20}, (6, 24)),
-    ],
+    ("steps", "options", "expected"),
+    [(4, {"epochs": 3}, 3), (1, {"epochs": 2, "minimum_steps": 7}, 7), (4, {"epochs": 6, "minimum_steps": 20}, 6)],
 )
-def test_small_sets_are_passed_over_more_often(rows: int, options: dict[str, int], expected: tuple[int, int]) -> None:
-    assert steps_of(rows, Optimising(**options)) == expected
+def test_small_sets_are_passed_over_more_often(steps: int, options: dict[str, int], expected: int) -> None:
+    assert epochs_of(steps, Optimising(**options)) == expected
 
 
-# -- batches -------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 200), st.integers(1, 33), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
-def test_each_row_stands_in_one_batch(count: int, size: int, seed: int) -> None:
-    rows = [Encoded((1, 2, *range(number % 7)), (number, 1)) for number in range(count)]
-    made = batches(rows, size, random.Random(seed))
-    assert Counter(row for batch in made for row in batch) == Counter(rows)
-    assert all(1 <= len(batch) <= size for batch in made)
-    assert len(made) == math.ceil(count / size) == steps_of(count, Optimising(epochs=1, batch_size=size))[1]
-
-
-def test_batches_are_drawn_anew_and_hold_like_lengths() -> None:
-    rows = rows_of(320, longest=30)
-    rng = random.Random(0)
-    first, second = batches(rows, 16, rng), batches(rows, 16, rng)
-    assert first != second
-    assert batches(rows, 16, random.Random(0)) == first
-    padding = sum(
-        len(b) * max(len(r.prompt) + len(r.answer) for r in b) - sum(len(r.prompt) + len(r.answer) for r in b)
-        for b in first
-    )
-    plain = [rows[i : i + 16] for i in range(0, 320, 16)]
-    worse = sum(
-        len(b) * max(len(r.prompt) + len(r.answer) for r in b) - sum(len(r.prompt) + len(r.answer) for r in b)
-        for b in plain
-    )
-    assert padding < worse / 4
+def batches(rows: list[Encoded], size: int, seed: int) -> Iterator[list[Encoded]]:
+    """All rows in batches, shuffled anew in each epoch, without end."""
+    rng = random.Random(seed)
+    while True:
+        order = rng.sample(rows, len(rows))
+        yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
 # -- the loss ------------------------------------------------------------------------------------------
@@ -214,7 +185,7 @@ def test_used_words_move_and_the_others_stay(make: Any) -> None:
     words = UsedWords(model, tokens)
     before = [matrix.detach().clone() for matrix in words.matrices]
     options = Optimising(epochs=1, batch_size=8, learning_rate=1e-2)
-    events = list(optimise(model, [lambda: batches(rows, 8, random.Random(0))], 3, options, autocast=None, words=words))
+    events = list(optimise(model, batches(rows, 8, 0), 1, 3, options, autocast=None, words=words))
     assert events[-1] == 1
     for old, matrix, moved in zip(before, words.matrices, words.parameters, strict=True):
         assert torch.equal(matrix[others], old[others])
@@ -239,9 +210,8 @@ def run(
     model: Any, *, epochs: int = 2, rate: float = 1e-2, autocast: Any = None, seed: int = 0, **options: Any
 ) -> list[Step | int]:
     rows = rows_of(24)
-    rng = random.Random(seed)
     asked = Optimising(epochs=epochs, batch_size=8, learning_rate=rate, **options)
-    return list(optimise(model, [lambda: batches(rows, 8, rng)] * epochs, 3 * epochs, asked, autocast=autocast))
+    return list(optimise(model, batches(rows, 8, seed), epochs, 3, asked, autocast=autocast))
 
 
 def test_steps_and_epochs_are_told_in_order() -> None:

@@ -191,6 +191,95 @@ def test_what_float_would_take_or_guess_is_refused(text: str) -> None:
         number(text, "x")
 
 
+# Cleaning rules
+
+READER = {"material": "formula", "target": "gap"}
+
+
+def test_cells_are_mended_emptied_and_rows_dropped_for_a_stated_reason(tmp_path: Path) -> None:
+    file = write(tmp_path, "formula,gap,note\nGaN,3 .4,a\nZnO,.,a\nSi,1.1,b\nGe,0.7,a\n")
+    rules = {"spellings": {"gap": {"3 .4": "3.4"}}, "missing": ["."], "drop": {"note": {"b": "measured wrongly"}}}
+    table = read(task(file, reader={**READER, **rules}))
+    assert [(example.row, example.target) for example in table.examples] == [("1", 3.4), ("4", 0.7)]
+    assert [(r.row, r.column, r.cause) for r in table.rejects] == [
+        (2, "gap", "the cell is empty"),
+        (3, "note", "measured wrongly"),
+    ]
+    assert table.rows_read == 4
+
+
+def test_a_rule_for_a_column_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    file = write(tmp_path, "formula,gap\nGaN,3.4\n")
+    for rules in ({"drop": {"Note": {"b": "c"}}}, {"spellings": {"Note": {"b": "c"}}}, {"unique": ["Note"]}):
+        with pytest.raises(DataError, match=r"there is no column 'Note'"):
+            read(task(file, reader={**READER, **rules}))
+
+
+def test_units_are_scaled_exactly_and_logarithms_taken(tmp_path: Path) -> None:
+    file = write(tmp_path, "formula,gap\nGaN,1077\nZnO,3e3\nSi,0\nGe,-5\n")
+    scaled = read(task(file, reader={**READER, "scale": 0.001}))
+    assert [example.target for example in scaled.examples] == [1.077, 3.0, 0.0]
+    assert scaled.rejects[0].cause == "outside the bounds [0, 20]"
+    logs = read(task(file, reader={**READER, "scale": 0.1, "log10": True}))
+    assert [example.target for example in logs.examples] == [pytest.approx(2.0322157), pytest.approx(2.4771213)]
+    assert [(r.row, r.cause) for r in logs.rejects] == [(3, "no logarithm"), (4, "no logarithm")]
+
+
+def test_a_repeat_of_an_earlier_example_is_left_out(tmp_path: Path) -> None:
+    rows = "GaN,x,a\nGaN,3.4,a\nNGa,3.4,a\nGaN,3.4,b\nGaN,3.5,a\nZnO,3.4,a\n"
+    table = read(task(write(tmp_path, "formula,gap,ref\n" + rows), reader={**READER, "unique": ["gap", "ref"]}))
+    assert [example.row for example in table.examples] == ["2", "4", "5", "6"]
+    assert [(r.row, r.cause) for r in table.rejects] == [(1, "no number"), (3, "repeats an earlier row")]
+    assert table.rejects[1].text == "NGa" and table.rejects[1].reason.endswith("row 2")
+
+
+def test_materials_with_two_labels_are_left_out_with_all_their_rows(tmp_path: Path) -> None:
+    rows = "Fe,metal\nGaN,metal\nCu,metal\nXx,metal\nNGa,not metal\nFe,metal\n"
+    file = write(tmp_path, "formula,gap\n" + rows)
+    table = read(task(file, reader={**READER, "conflicts": "drop"}, **METAL))
+    assert [example.row for example in table.examples] == ["1", "3", "6"]
+    assert [reject.row for reject in table.rejects] == [2, 4, 5] and table.rows_read == 6
+    assert table.rejects[0].cause == table.rejects[2].cause == "other labels for the same material"
+    assert "metal in row 2, not metal in row 5" in table.rejects[0].reason
+    assert len(read(task(file, reader=READER, **METAL)).examples) == 5
+
+
+def test_labels_under_other_conditions_are_no_conflict(tmp_path: Path) -> None:
+    file = write(tmp_path, "formula,gap,T\nFe,metal,300\nFe,not metal,900\n")
+    reader = {**READER, "conflicts": "drop", "conditions": {"temperature": "T"}}
+    found = read(task(file, reader=reader, conditions=[{"name": "temperature", "unit": "K"}], **METAL))
+    assert len(found.examples) == 2
+
+
+def test_the_material_may_stand_in_one_of_several_columns(tmp_path: Path) -> None:
+    file = write(tmp_path, "formula,alloy,gap\nGaN,,3.4\n,ZnO,3.3\n,,1\nGaN,ZnO,2\n")
+    table = read(task(file, reader={**READER, "alternatives": ["alloy"]}))
+    assert [example.material.given for example in table.examples] == ["GaN", "ZnO"]
+    assert [(r.row, r.column, r.cause) for r in table.rejects] == [
+        (3, "formula", "the cell is empty"),
+        (4, "alloy", "a second material"),
+    ]
+    assert table.rejects[0].reason.endswith("and so are alloy")
+
+
+def test_further_columns_give_further_keys_where_they_can_be_read(tmp_path: Path) -> None:
+    file = write(tmp_path, "formula,short,gap\none,FA0.5MA0.5PbI3,1\ntwo,MA0.5FA0.5PbI3,2\nthree,??,3\nfour,,4\n")
+    rules = {"keys": {"short": "composition"}, "abbreviations": {"MA": "(CH6N)", "FA": "(CH5N2)"}}
+    one, two, three, four = read(task(file, reader={**READER, **rules}, representation="name")).examples
+    assert one.material.key == "name:one" and two.material.key == "name:two"
+    assert one.material.keys[1:] == two.material.keys[1:] and one.material.keys[1].startswith("composition:")
+    assert three.material.keys == ("name:three",) and four.material.keys == ("name:four",)
+
+
+def test_several_files_are_read_as_one_and_numbered_through(tmp_path: Path) -> None:
+    first = write(tmp_path, "formula,gap\nGaN,3.4\nXx,1\n")
+    second = write(tmp_path, "gap,formula\n3.3,ZnO\n1,Yy\n", "u.csv")
+    more = {"kind": "file", "name": str(second), "sha256": hashlib.sha256(second.read_bytes()).hexdigest()}
+    table = read(task(first, extra_sources=[more]))
+    assert [example.row for example in table.examples] == ["1", "3"]
+    assert [reject.row for reject in table.rejects] == [2, 4] and table.rows_read == 4
+
+
 def test_the_card_counts_what_was_kept_and_why_the_rest_was_not(tmp_path: Path) -> None:
     rows = "GaN,3.4\nNGa,3.0\nZnO,3.3\nSi,1.1\nGe,0\nSn,0\nXx,1\nYy,2\nC,99\n"
     found = card(task(write(tmp_path, "formula,gap\n" + rows)))

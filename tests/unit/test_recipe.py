@@ -212,3 +212,11 @@ def test_every_key_is_described() -> None:
         f"{p.__name__}.{n}" for p in parts for n, f in p.model_fields.items() if not f.description and n not in nested
     ]
     assert bare == []
+
+
+def test_evidence_is_chosen_by_name_and_counts_only_where_it_is_asked_for() -> None:
+    plain, told = build(), build(evidence=["gap_mp"])
+    assert "evidence" not in plain.model_dump() and told.model_dump()["evidence"] == ("gap_mp",)
+    assert told.digest() != plain.digest()
+    with pytest.raises(RecipeError, match=r"evidence: gap_mq is no choice .* known are gap_mp, gap_oqmd"):
+        build(evidence=["gap_mq"])

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from matdarwin.tasks.schema import Source, Task
 
 SHA = "0" * 64
+READER = {"material": "formula", "target": "hardness"}
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "wordings": ["hardness of {material}"],
         "metric": "mae",
         "source": {"kind": "file", "name": "hardness.csv", "sha256": SHA},
-        "reader": {"material": "formula", "target": "hardness"},
+        "reader": READER,
         "licence": "MIT",
         "citation": "ours",
         "description": "A task for tests.",
@@ -79,6 +80,15 @@ def test_a_whole_task_is_taken() -> None:
         (classes(labels=["yes", "yes"]), "two or more different labels"),
         (classes(positive="maybe"), "not among"),
         (classes(metric="mae"), "is for regression"),
+        (content(held_out_wording=0), "greater than or equal to 1"),
+        (content(held_out_wording=1), "held_out_wording 1 is none of its 1 wordings"),
+        (content(reader={**READER, "scael": 0.1}), "Extra inputs"),
+        (content(reader={**READER, "scale": 0}), "greater than 0"),
+        (content(reader={**READER, "conflicts": "drop"}), "conflicts belongs to classification"),
+        (content(reader={**READER, "abbreviations": {"MA": "CH6N"}}), "abbreviations needs reader.keys"),
+        (content(reader={**READER, "conditions": {"T": "T"}}), "has 'T', which is not among its conditions"),
+        (classes(reader={**READER, "scale": 0.001}), "belong to regression"),
+        (classes(reader={**READER, "log10": True}), "belong to regression"),
     ],
 )
 def test_nonsense_is_refused(given: dict[str, Any], message: str) -> None:
@@ -104,3 +114,15 @@ def test_a_task_does_not_change_after_it_was_made() -> None:
     task = Task.model_validate(content())
     with pytest.raises(ValidationError, match=r"frozen"):
         setattr(task, "decimals", 3)  # noqa: B010 (the plain form is a type error)
+
+
+def test_further_files_come_after_the_first() -> None:
+    more = {"kind": "file", "name": "more.csv", "sha256": "1" * 64}
+    task = Task.model_validate(content(extra_sources=[more]))
+    assert [source.name for source in task.sources()] == ["hardness.csv", "more.csv"]
+    assert [source.name for source in Task.model_validate(content()).sources()] == ["hardness.csv"]
+
+
+def test_what_a_task_does_not_say_is_no_part_of_what_shapes_its_results() -> None:
+    said = Task.model_validate(content()).model_dump(exclude_defaults=True)
+    assert set(said) == set(content()) and set(said["reader"]) == {"material", "target"}

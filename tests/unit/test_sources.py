@@ -17,7 +17,8 @@ from typing import IO, Any
 import pytest
 
 from matdarwin.data import sources
-from matdarwin.data.sources import DataError, extract, fetch, fetch_all, list_sources, locate, verify
+from matdarwin.data.bringers import extract
+from matdarwin.data.sources import DataError, fetch, fetch_all, list_sources, locate, verify
 from matdarwin.tasks.registry import load
 from matdarwin.tasks.schema import Source
 
@@ -272,39 +273,7 @@ def test_many_who_fetch_at_once_get_one_whole_file(home: Path, monkeypatch: pyte
     assert got == [TEXT] * 8 and len(calls) == 1
 
 
-# Addresses
-
-
-def test_an_address_is_fetched_and_checked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pooch
-
-    asked = []
-
-    class Downloader:
-        def __init__(self, **_: Any) -> None: ...
-
-        def __call__(self, address: str, file: IO[bytes], _: Any) -> None:
-            asked.append(address)
-            file.write(TEXT)
-
-    monkeypatch.setattr(pooch, "HTTPDownloader", Downloader)
-    github = Source(kind="github", name="a/b", version="c0ffee", path="d/t.csv", sha256=SHA)
-    assert fetch(github).read_bytes() == TEXT
-    assert asked[0].endswith("/a/b/c0ffee/d/t.csv")
-    with pytest.raises(DataError, match=r"wrong checksum.*nothing was kept"):
-        fetch(Source(kind="url", name="https://example.org/u.csv", sha256=WRONG))
-    assert leftovers(home) == ["t.csv"]
-
-
-def test_an_address_out_of_reach_says_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import requests
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise requests.ConnectionError("no route")
-
-    monkeypatch.setattr(requests, "get", refuse)
-    with pytest.raises(DataError, match=r"u.csv: cannot be fetched: ConnectionError; check the network"):
-        fetch(Source(kind="url", name="https://example.org/u.csv", sha256=SHA))
+# The suite
 
 
 def test_the_test_suite_itself_is_offline() -> None:
@@ -328,6 +297,22 @@ def test_the_list_tells_where_each_source_stands(home: Path, small_mirror: Path)
     assert [row.status for row in rows] == ["ok", "changed", "absent"]
     assert rows[0].bytes == len(TEXT) and rows[0].path == str(small_mirror / "a" / "t.csv")
     assert rows[1].message is not None and "expected sha256" in rows[1].message
+    assert rows[2].message == (
+        "the source is not on this machine; darwin data fetch brings it, or set MATDARWIN_MIRROR to a folder that holds it"
+    )
+
+
+def test_what_is_missing_says_why(
+    home: Path, small_mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = load("glass")
+    lacking = task.model_copy(update={"source": mirror_source(mirror="a/none.csv")})
+    gone = task.model_copy(update={"source": Source(kind="file", name=str(tmp_path / "x.csv"), sha256=SHA)})
+    said = [row.message or "" for row in verify([lacking, gone])]
+    assert "a/none.csv: missing from the mirror; complete the mirror" in said[0] and "no such file" in said[1]
+    monkeypatch.delenv("MATDARWIN_MIRROR")
+    (row,) = verify([lacking])
+    assert row.status == "absent" and "it cannot be fetched: set MATDARWIN_MIRROR" in (row.message or "")
 
 
 def test_one_source_that_fails_does_not_stop_the_others(
@@ -337,7 +322,7 @@ def test_one_source_that_fails_does_not_stop_the_others(
     bad = load("glass").model_copy(update={"source": mirror_source(mirror="a/none.csv")})
     good = load("zhuo_gap").model_copy(update={"source": wheel_source()})
     seen: list[str] = []
-    rows = fetch_all([bad, good], lambda task: seen.append(task.id))
+    rows = fetch_all([bad, good], lambda task, _: seen.append(task.id))
     assert [row.status for row in rows] == ["failed", "fetched"] and seen == ["glass", "zhuo_gap"]
     assert rows[0].message is not None and "none.csv" in rows[0].message
     assert fetch_all([good])[0].status == "ok"

@@ -57,13 +57,15 @@ def from_table(
 
     Raises:
         DataError: No such file or column, wrong encoding, decimal commas, under 20 usable rows, a single class
-            or value, materials that may be formulas and SMILES alike, or numbers that fixed decimals cannot hold.
+            or value, materials that may be formulas and SMILES alike, numbers that fixed decimals cannot hold, or
+            another unit in the column's name than the one that is given.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; correct the path")
     if not property.strip() or "{" in property or "}" in property:
         raise DataError(f"the property is given in words without braces, such as 'band gap'; got {property!r}")
     property = " ".join(property.split())
+    check_unit(path, target_column, unit)
     pairs = _pairs(path, input_column, target_column)
     inputs = [material for _, material, answer in pairs if material and answer]
     answers = [(row, answer) for row, material, answer in pairs if material and answer]
@@ -99,6 +101,23 @@ def from_table(
     except ValidationError as error:
         raise DataError("\n".join(registry.render(error, path.name, Task))) from error
     return _checked(task, path)
+
+
+def check_unit(path: Path, column: str, given: str | None) -> None:
+    """Make sure that a column's name does not state another unit than the one that is given.
+
+    Raises:
+        DataError: It does, such as `gap (meV)` where the unit given is eV.
+    """
+    named = guess.heading(column)[1]
+    if named is None or given is None:
+        return
+    stated, wanted = guess.unit(named), guess.unit(given)
+    if wanted is not None and stated != wanted:
+        raise DataError(
+            f"{path}: column {column!r} is in {named} by its name, and the unit given is {given}; convert the numbers, "
+            f"or give the unit {named}"
+        )
 
 
 def _pairs(path: Path, input_column: str, target_column: str) -> list[tuple[int, str, str]]:

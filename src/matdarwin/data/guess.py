@@ -1,4 +1,4 @@
-"""What can be found out from a column: how its materials are written, and which answers its numbers call for."""
+"""What can be found out from a column: how its materials are written, its unit, and which answers its numbers call for."""
 
 from __future__ import annotations
 
@@ -20,8 +20,70 @@ _SYMBOL = re.compile(r"[A-Z][a-z]?")
 _CALLED: dict[str, Kind] = {"smiles": "molecule", "formula": "composition", "composition": "composition"}
 
 
+_BASE = (
+    r"(?:log10 )?(?:[numkMGTpfcd\u00b5\u03bc]?(?:eV|V|A|W|J|Pa|m|g|K|s|S|Hz|F|C|T|N|mol|L|l|\u03a9|\u2126|ohm|Ohm|cal|bar|B)|%|"
+    r"\u00b0C|degC|\u00c5|Angstrom|angstrom|muB|atom|cell|Da|HV|ppm|h|min|d|wt%|at%)"
+)
+_TERM = re.compile(rf"({_BASE})(?:\^?([-\u2212]?[0-9]+)|([\u207b\u00b9\u00b2\u00b3\u2074]+))?")
+_RAISED = str.maketrans("\u207b\u00b9\u00b2\u00b3\u2074", "-1234")
+_SAME = {
+    "\u03a9": "ohm",
+    "\u2126": "ohm",
+    "Ohm": "ohm",
+    "\u00c5": "angstrom",
+    "Angstrom": "angstrom",
+    "degC": "\u00b0C",
+    "l": "L",
+    "muB": "uB",
+}
+_NAMES = frozenset({"Seebeck", "Young", "Curie", "Hall", "Vickers", "Debye", "Poisson", "Fermi"})
+# `gap (eV)`, `gap [eV]`, `kappa (W/(m K))`; `gap / eV`, `gap, eV`, `gap in eV`; `gap_eV`.
+_HEADERS = (
+    re.compile(r"(?P<words>.*?)\s*[(\[](?P<unit>[^()\[\]]+)[)\]]\s*"),
+    re.compile(r"(?P<words>[^()]*?)\s*\((?P<unit>.+)\)\s*"),
+    re.compile(r"(?P<words>.+?)(?:\s+/\s*|,\s*|\s+in\s+)(?P<unit>\S.*)"),
+    re.compile(r"(?P<words>.+)_(?P<unit>[A-Za-z%]{2,}|K|V)"),
+)
+
+
 class GuessError(ValueError):
     """A column that does not say what it holds, or numbers that fixed decimals cannot hold."""
+
+
+def unit(text: str) -> dict[str, int] | None:
+    """The powers of the units that a text is made of (`W/m/K` and `W m-1 K-1`: W 1, m -1, K -1); None where it is no unit."""
+    powers: Counter[str] = Counter()
+    sign = 1
+    for place, piece in enumerate(re.split(r"\s*([/\u00b7*.]|\s)\s*", " ".join(text.split()).strip("()"))):
+        if place % 2:
+            # W/m/K and W/(m K): what follows a slash stays below the line.
+            sign = -1 if piece == "/" or sign < 0 else 1
+            continue
+        found = _TERM.fullmatch(piece.strip("()"))
+        if found is None:
+            return None
+        power = int((found[2] or "").replace("\u2212", "-") or (found[3] or "").translate(_RAISED) or 1)
+        name = found[1].replace("\u03bc", "u").replace("\u00b5", "u")
+        powers[_SAME.get(name, name)] += sign * power
+    return dict(powers)
+
+
+def heading(column: str) -> tuple[str, str | None]:
+    """A column's name as words and a unit: `Band_Gap (eV)` is `band gap` in `eV`; None where it names no known unit."""
+    text = column.strip()
+    named = None
+    for pattern in _HEADERS:
+        found = pattern.fullmatch(text)
+        if found is not None and unit(found["unit"]) is not None:
+            text, named = found["words"], found["unit"].strip()
+            break
+    words = text.replace("_", " ").split()
+    # Short names such as PCE and Tc, and those of people, stay as they are.
+    lowered = (
+        word.lower() if word.istitle() and word not in _NAMES and (len(word) > 3 or word == "Gap") else word
+        for word in words
+    )
+    return " ".join(lowered), named
 
 
 def representation(given: Sequence[object], column: str = "") -> Kind:
@@ -52,6 +114,12 @@ def representation(given: Sequence[object], column: str = "") -> Kind:
         return "molecule"
     shown = ", ".join(str(one) for one in tried[:3])
     raise GuessError(f"{shown} … may be formulas or SMILES; say which: representation composition or molecule")
+
+
+def is_readable(given: Sequence[str]) -> bool:
+    """Whether at least half of the first 200 different texts can be read as formulas, or as SMILES."""
+    tried = list(dict.fromkeys(given))[:_TRIED]
+    return any(2 * sum(_reads(one, kind) for one in tried) >= len(tried) for kind in ("composition", "molecule"))
 
 
 def _reads(given: object, kind: Kind) -> bool:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from matdarwin.data import folds as folding
 from matdarwin.data.folds import Scheme, groups, order
@@ -24,8 +25,14 @@ LEAST_CALIBRATION = 30
 
 _LEAST_VALIDATION = 10
 
+BY_KEY = "key in"
+"""How the reasons of removals by the rule begin, after the task."""
+
 Rows = dict[str, list[Example]]
 """Examples by task id."""
+
+Rule = Literal["key", "none"]
+"""key: the rule above. none: every row outside the test fold is used as it is, to state what others have run."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Split:
         test: Rows to score, each as the file has it, in the file's order.
         kept: Rows of each task that the rule left, before any was merged.
         removed: Rows taken away, by `task: reason`.
+        rule: What was taken away.
     """
 
     tasks: tuple[Task, ...]
@@ -57,11 +65,12 @@ class Split:
     test: Rows
     kept: dict[str, int]
     removed: dict[str, int]
+    rule: Rule = "key"
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Test rows of one task that stand in the raw training rows of another (or its own), in one fold.
+    """Test rows of one task that stand in the training rows of another (or its own), in one fold.
 
     Attributes:
         task: The task whose test rows are looked for.
@@ -111,6 +120,7 @@ def split(
     minimum_calibration: int = 50,
     limit: int | None = None,
     folds: Scheme = "official",
+    rule: Rule = "key",
 ) -> Split:
     """Divide the rows of several tasks so that no material crosses within a quantity.
 
@@ -129,6 +139,7 @@ def split(
         minimum_calibration: Fewest calibration keys a task.
         limit: Most training rows a task (a seeded sample), for demonstrations.
         folds: Scheme of the folds.
+        rule: See `Rule`.
 
     Raises:
         DataError: No such fold, shares that leave nothing to train on, or a task with no training row left.
@@ -145,9 +156,10 @@ def split(
     rows = {task.id: read(task).examples for task in tasks} if fold is None else assigned(tasks, folds)
     test = _test(scored, rows, fold)
     removed: Counter[str] = Counter()
-    pool = {task.id: _allowed(task, rows[task.id], scored, test, fold, removed) for task in tasks}
+    barred = test if rule == "key" else _test(scored, rows, None)
+    pool = {task.id: _allowed(task, rows[task.id], scored, barred, fold, removed) for task in tasks}
     kept = {name: len(examples) for name, examples in pool.items()}
-    merged = {task.id: merge(task, pool[task.id], removed) for task in tasks}
+    merged = {task.id: merge(task, pool[task.id], removed) if rule == "key" else pool[task.id] for task in tasks}
     parts: dict[str, Rows] = {name: {task.id: [] for task in tasks} for name in ("train", "validation", "calibration")}
     for cluster in clusters(tasks):
         names = {task.id for task in cluster}
@@ -172,6 +184,7 @@ def split(
         test=test,
         kept=kept,
         removed=dict(sorted(removed.items())),
+        rule=rule,
         **parts,
     )
 
@@ -187,6 +200,11 @@ def _test(scored: Sequence[Task], rows: Rows, fold: int | None) -> Rows:
     return test
 
 
+def related(task: Task, other: Task) -> bool:
+    """Whether test rows of one may not teach as rows of the other: they share a quantity, or are the same task."""
+    return not set(task.quantities).isdisjoint(other.quantities)
+
+
 def _keys(examples: Iterable[Example]) -> set[str]:
     return {key for example in examples for key in example.material.keys}
 
@@ -200,7 +218,7 @@ def _allowed(
     forbidden += [
         (f"the test fold of {other.id}", _keys(test[other.id]))
         for other in scored
-        if other.id != task.id and set(other.quantities) & set(task.quantities)
+        if other.id != task.id and related(other, task)
     ]
     allowed = []
     for example in examples:
@@ -210,7 +228,7 @@ def _allowed(
         if reason is None:
             allowed.append(example)
         else:
-            removed[f"{task.id}: key in {reason}"] += 1
+            removed[f"{task.id}: {BY_KEY} {reason}"] += 1
     return allowed
 
 
@@ -252,7 +270,7 @@ def clusters(tasks: Sequence[Task]) -> list[list[Task]]:
     """Tasks that share a quantity, directly or through others, put together; in the order given."""
     found: list[list[Task]] = []
     for task in tasks:
-        near = [cluster for cluster in found if any(set(task.quantities) & set(other.quantities) for other in cluster)]
+        near = [cluster for cluster in found if any(related(task, other) for other in cluster)]
         found = [cluster for cluster in found if cluster not in near]
         found.append([*itertools.chain.from_iterable(near), task])
     place = {task.id: number for number, task in enumerate(tasks)}
@@ -337,28 +355,41 @@ def check(done: Split) -> list[str]:
     return faults
 
 
+def by_key(examples: Iterable[Example]) -> dict[str, list[Example]]:
+    """Examples by each of their keys."""
+    index: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        for key in dict.fromkeys(example.material.keys):
+            index[key].append(example)
+    return index
+
+
+def matches(test: Iterable[Example], training: Mapping[str, list[Example]]) -> list[tuple[Example, list[Example]]]:
+    """Test rows whose material stands in training rows (as `by_key` gives them), each with those; any common key counts."""
+    found = []
+    for example in test:
+        # Rows that share two keys are one finding; examples have no hash, but each is one object.
+        rows = {id(row): row for key in example.material.keys for row in training.get(key, ())}
+        if rows:
+            found.append((example, list(rows.values())))
+    return found
+
+
 def leaks(tasks: Sequence[Task], fold: int, folds: Scheme = "official") -> list[Leak]:
     """For each pair of tasks, how many test rows of the first the second would train on if nothing were removed.
 
     A task's raw training rows in a fold are all rows outside it; those of an auxiliary task are all it has.
     """
-    rows = assigned(tasks, folds)
-    scored = targets(tasks)
-    names = {task.id for task in scored}
-    training = {
-        task.id: _keys(example for example in rows[task.id] if task.id not in names or example.fold != fold)
-        for task in tasks
-    }
-    test = _test(scored, rows, fold)
+    raw = split(tasks, fold, validation=0, calibration=0, folds=folds, rule="none")
     return [
         Leak(
-            task=task.id,
+            task=task,
             train_task=other.id,
             fold=fold,
-            test_rows=len(test[task.id]),
-            test_keys=len({example.material.key for example in test[task.id]}),
-            found=sum(not training[other.id].isdisjoint(example.material.keys) for example in test[task.id]),
+            test_rows=len(raw.test[task]),
+            test_keys=len({example.material.key for example in raw.test[task]}),
+            found=len(matches(raw.test[task], by_key(raw.train[other.id]))),
         )
-        for task in scored
+        for task in raw.targets
         for other in tasks
     ]

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 
+from matdarwin.data import odd
+from matdarwin.data.cells import DECIMAL_COMMA as DECIMAL_COMMA  # part of what this module offers
+from matdarwin.data.cells import NUMBER as NUMBER
+from matdarwin.data.cells import RowError as RowError
+from matdarwin.data.cells import number as number
+from matdarwin.data.odd import UNEVEN, Rows
 from matdarwin.data.sources import DataError, fetch
 from matdarwin.data.tables import Row, rows
 from matdarwin.materials import parse
-from matdarwin.materials.material import Material, MaterialError
+from matdarwin.materials.material import Kind, Material, MaterialError
 from matdarwin.tasks.registry import nearest
-from matdarwin.tasks.schema import Example, Task
-
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-"""What counts as a number in a cell; stricter than `float`, which takes `1_0`, other scripts' digits and `nan`."""
-DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)+(\.\d+)?", re.ASCII)
-"""`1,5` or `1,234.5`: either meaning is a guess, so neither is made."""
+from matdarwin.tasks.schema import Example, Reader, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Reject:
     """A row that is no example.
 
     Attributes:
-        row: Number of the row in the file, the first below the header being 1.
+        row: Number of the row in the file, the first below the header being 1; several files are numbered through.
         text: What is at fault, as the file has it, at most 200 characters.
         reason: Why it was refused, in full.
         column: The column that is at fault; empty where the row as a whole is.
@@ -50,26 +53,16 @@ class Table:
     rows_read: int
 
 
-class RowError(ValueError):
-    """A row that cannot become an example: the text at fault, its column, and the cause in few words."""
-
-    def __init__(self, text: str, column: str, cause: str, hint: str = "") -> None:
-        super().__init__(f"column {column}: {cause}{hint}" if column else f"{cause}{hint}")
-        self.text = text[:200]
-        self.column = column
-        self.cause = cause
-
-
 _tables: dict[str, Table] = {}
 
 
 def read(task: Task) -> Table:
     """All examples of a task, and its rejected rows.
 
-    Fetches the source where it is not at hand. A table is read once a process.
+    Fetches the sources where they are not at hand. A table is read once a process.
 
     Raises:
-        DataError: The source cannot be had, or the file is not what the task says (encoding, columns).
+        DataError: A source cannot be had, or a file is not what the task says (encoding, columns).
     """
     # The whole declaration is the key (but its notes, which shape no row): two tasks of the same id (a user's) may
     # differ in a column.
@@ -79,38 +72,88 @@ def read(task: Task) -> Table:
             close = nearest(task.reader.name, READERS)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(READERS)}"
             raise DataError(f"task {task.id}: {task.reader.name!r} is no reader; {hint}")
-        _tables[key] = READERS[task.reader.name](task, fetch(task.source))
+        paths = [fetch(source) for source in task.sources()]
+        from matdarwin.data.tablecache import cached  # which stands on this module
+
+        _tables[key] = cached(task, lambda: _table(task, READERS[task.reader.name](paths, columns(task.reader))))
     table = _tables[key]
     return table if table.task == task else replace(table, task=task)
 
 
-def read_table(task: Task, path: Path) -> Table:
-    """Reader `table`: one row is one example; CSV (also .gz, UTF-8) or Parquet.
+def columns(reader: Reader) -> list[str]:
+    """Every column that a task's reader speaks of, each once."""
+    named = [reader.material, *reader.alternatives, reader.target, *reader.conditions.values(), *reader.keys]
+    named += [column for column in (reader.row_id, reader.fold) if column is not None]
+    return list(dict.fromkeys([*named, *reader.spellings, *reader.drop, *reader.unique]))
+
+
+def table_rows(paths: Sequence[Path], needed: Sequence[str]) -> Rows:
+    """Reader `table`: one row is one example; CSV (also .gz, UTF-8) or Parquet, numbered through all files.
 
     Raises:
         DataError: Wrong encoding, a missing or repeated column, or a file that is no table.
     """
-    reader = task.reader
-    needed = [reader.material, reader.target, *reader.conditions.values()]
-    needed += [column for column in (reader.row_id, reader.fold) if column is not None]
-    examples: list[Example] = []
+    place = 0
+    for path in paths:
+        for _, row in rows(path, needed):
+            place += 1
+            yield place, RowError(row, "", UNEVEN) if isinstance(row, str) else row
+
+
+READERS: dict[str, Callable[[Sequence[Path], Sequence[str]], Rows]] = {
+    "table": table_rows,
+    "opv": odd.opv,
+    "moosavi": odd.moosavi,
+    "alloys": odd.alloys,
+    "energies": odd.energies,
+}
+"""Readers by the name that a task's YAML gives: from files and the columns needed to rows of cells."""
+
+
+def _table(task: Task, given: Rows) -> Table:
+    """Clean the rows, turn each into an example, and keep the reason of each that is none."""
+    found: list[tuple[int, Example]] = []
     rejects: list[Reject] = []
+    seen: dict[tuple[str, ...], int] = {}
     count = 0
-    for count, row in rows(path, needed):
+    for place, row in given:
+        count += 1
         try:
-            if isinstance(row, str):
-                raise RowError(row, "", "the row has more or fewer cells than the header")
-            examples.append(_example(task, count, row))
+            if isinstance(row, RowError):
+                raise row
+            row = _clean(task.reader, row)
+            example = _example(task, place, row)
+            if task.reader.unique:
+                mark = (example.material.key, *(row[column] for column in task.reader.unique))
+                if mark in seen:
+                    raise RowError(example.material.given, "", "repeats an earlier row", f": row {seen[mark]}")
+                seen[mark] = place
+            found.append((place, example))
         except RowError as error:
-            rejects.append(Reject(count, error.text, str(error), error.column, error.cause))
-    return Table(task, examples, rejects, count)
+            rejects.append(Reject(place, error.text, str(error), error.column, error.cause))
+    if task.reader.conflicts == "drop":
+        found, conflicting = _without_conflicts(task.reader, found)
+        rejects = sorted([*rejects, *conflicting], key=lambda reject: reject.row)
+    return Table(task, [example for _, example in found], rejects, count)
 
 
-READERS: dict[str, Callable[[Task, Path], Table]] = {"table": read_table}
-"""Readers by the name that a task's YAML gives. An odd file gets one of its own."""
+def _clean(reader: Reader, row: Row) -> Row:
+    """The row with its spellings mended and missing cells emptied.
+
+    Raises:
+        RowError: A rule says to leave the row out.
+    """
+    cleaned = {}
+    for column, text in row.items():
+        mended = reader.spellings.get(column, {}).get(text, text)
+        cleaned[column] = "" if mended in reader.missing else mended
+    for column, reasons in reader.drop.items():
+        if cleaned[column] in reasons:
+            raise RowError(cleaned[column], column, reasons[cleaned[column]])
+    return cleaned
 
 
-def _example(task: Task, number: int, row: Row) -> Example:
+def _example(task: Task, place: int, row: Row) -> Example:
     reader = task.reader
     fold = None
     if reader.fold is not None:
@@ -120,21 +163,45 @@ def _example(task: Task, number: int, row: Row) -> Example:
         fold = int(text)
     return Example(
         task=task.id,
-        row=row[reader.row_id] if reader.row_id is not None else str(number),
-        material=_material(task, row[reader.material]),
+        row=row[reader.row_id] if reader.row_id is not None else str(place),
+        material=_material(task, row),
         conditions=_conditions(task, row),
         target=target(task, row[reader.target]),
         fold=fold,
     )
 
 
-def _material(task: Task, text: str) -> Material:
-    if not text:
-        raise RowError(text, task.reader.material, "the cell is empty")
+@lru_cache(maxsize=50_000)
+def _parse(text: str, kind: Kind) -> Material:
+    """Read a material, once where several tasks or rows have it: a SMILES of a polymer takes 5 ms."""
+    return parse(text, kind)
+
+
+def _material(task: Task, row: Row) -> Material:
+    reader = task.reader
+    given = [column for column in (reader.material, *reader.alternatives) if row[column]]
+    if not given:
+        others = f", and so are {', '.join(reader.alternatives)}" if reader.alternatives else ""
+        raise RowError("", reader.material, "the cell is empty", others)
+    if len(given) > 1:
+        raise RowError(row[given[1]], given[1], "a second material", f" beside that in {given[0]}")
+    text = row[given[0]]
     try:
-        return parse(text, task.representation)
+        material = _parse(text, task.representation)
     except MaterialError as error:
-        raise RowError(text, task.reader.material, f"no {task.representation}", f": {error}") from error
+        raise RowError(text, given[0], f"no {task.representation}", f": {error}") from error
+    more = [key for column, kind in reader.keys.items() for key in _keys(row[column], kind, reader.abbreviations)]
+    return replace(material, keys=tuple(dict.fromkeys([*material.keys, *more]))) if more else material
+
+
+def _keys(text: str, kind: Kind, abbreviations: dict[str, str]) -> tuple[str, ...]:
+    """Keys of a cell that identifies the material in another way; none where it cannot be read so."""
+    for short, formula in abbreviations.items():
+        text = text.replace(short, formula)
+    try:
+        return _parse(text, kind).keys
+    except MaterialError:
+        return ()
 
 
 def _conditions(task: Task, row: Row) -> dict[str, str | float]:
@@ -150,7 +217,7 @@ def _conditions(task: Task, row: Row) -> dict[str, str | float]:
 
 
 def target(task: Task, text: str) -> float | str:
-    """The answer that a cell holds: a label of the task, or a number within its bounds.
+    """The answer that a cell holds: a label of the task, or a number in its unit and within its bounds.
 
     Raises:
         RowError: It is neither.
@@ -166,6 +233,13 @@ def target(task: Task, text: str) -> float | str:
             )
         return label
     value = number(text, column)
+    if task.reader.scale is not None:
+        # Decimals, so that 1077 mV are 1.077 V and not a neighbour of it.
+        value = float(Decimal(text) * Decimal(repr(task.reader.scale)))
+    if task.reader.log10:
+        if value <= 0:
+            raise RowError(text, column, "no logarithm", f" of {text}; it takes numbers above 0")
+        value = math.log10(value)
     assert task.bounds is not None  # the schema sees to it
     low, high = task.bounds
     if not low <= value <= high:
@@ -173,19 +247,21 @@ def target(task: Task, text: str) -> float | str:
     return value
 
 
-def number(text: str, column: str) -> float:
-    """A finite decimal number, read strictly: no units, no digit grouping, no decimal comma.
-
-    Raises:
-        RowError: The text is no such number.
-    """
-    if DECIMAL_COMMA.fullmatch(text):
-        raise RowError(text, column, "a decimal comma", f" in {text!r}; write decimals with a point and no grouping")
-    if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
-        raise RowError(text, column, "not finite", f": {text!r}")
-    if not NUMBER.fullmatch(text):
-        raise RowError(text, column, "no number", f": {text!r}")
-    value = float(text)
-    if not math.isfinite(value):  # 1e999
-        raise RowError(text, column, "not finite", f": {text!r}")
-    return value
+def _without_conflicts(
+    reader: Reader, found: Sequence[tuple[int, Example]]
+) -> tuple[list[tuple[int, Example]], list[Reject]]:
+    """Take out all rows of a key and condition that has more than one label."""
+    together: dict[str, list[tuple[int, Example]]] = defaultdict(list)
+    for place, example in found:
+        together[repr((example.material.key, sorted(example.conditions.items())))].append((place, example))
+    rejects = []
+    left_out = set()
+    for same in together.values():
+        if len({example.target for _, example in same}) > 1:
+            told = ", ".join(f"{example.target} in row {place}" for place, example in same)
+            cause = "other labels for the same material"
+            for place, example in same:
+                left_out.add(place)
+                reason = f"column {reader.target}: {cause}: {told}"
+                rejects.append(Reject(place, example.material.given[:200], reason, reader.target, cause))
+    return [(place, example) for place, example in found if place not in left_out], rejects

@@ -37,6 +37,17 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row | str]]:
         yield from _csv_rows(path, needed)
 
 
+def columns(path: Path) -> list[str]:
+    """Names of a table's columns as they stand there, a repeated one repeatedly.
+
+    Raises:
+        DataError: Wrong encoding, or a file that is no table.
+    """
+    if path.suffix.lower() in PARQUET:
+        return list(_parquet(path).schema_arrow.names)
+    return _header(csv.reader(io.StringIO(_text(path), newline=""), strict=True), path)
+
+
 def _text(path: Path) -> str:
     if path.suffix.lower() in SHEETS:
         raise DataError(f"{path}: a spreadsheet is not read; save the table as CSV (UTF-8) and try again")

@@ -211,14 +211,14 @@ def score_task(
     assert recipe.fold is not None
     return FoldResult(
         task=task.id, strategy=recipe.name, fold=recipe.fold, seed=recipe.seed, folds=recipe.split.folds,
-        recipe=recipe.model_dump(mode="json"), recipe_hash=checkpoint.card.recipe_hash, data_sha256=task.source.sha256,
+        recipe=recipe.model_dump(mode="json"), recipe_hash=checkpoint.card.recipe_hash, data_sha256=task.data_sha256(),
         commit=checkpoint.card.training["commit"], scored_commit=commit(), checkpoint=checkpoint.name, counts=checkpoint.card.tasks[task.id].counts,
         training=checkpoint.card.training,
         predicting={
             "views": predictor.views, "dtype": recipe.predicting.dtype, "batch_size": predictor.batch_size,
             "seconds": round(seconds, 1), "rows_per_second": round(len(test) / seconds, 2),
         },
-        coverage=coverage, scores=scores, groups=groups,
+        coverage=coverage, scores=scores, groups=groups, knowledge=recipe.knowledge(),
         baselines={name: _rival(task, test, rival, usable, recipe.fold) for name, rival in rivals.items()},
         baseline_seconds={name: round(rival.seconds, 2) for name, rival in rivals.items()},
         answers=[_answer(task, e, a, calibration, coverage) for e, a in zip(test, answers, strict=True)],

@@ -45,6 +45,10 @@ class Style:
         """Index of the wording that this style asks a task in; a task with few wordings has its last."""
         return min(self.wording, len(task.wordings) - 1)
 
+    def ask(self, question: str) -> str:
+        """Lay a question of free text out; the answer follows it directly, with its own leading space."""
+        return f"{_PREAMBLE}\n\n### Instruction:\n{question}\n\n### Response:" if self._separate else question
+
     def render(self, task: Task, material: str, *, wording: int, conditions: str = "", evidence: str = "") -> str:
         """Lay one question out as text; the answer follows it directly, with its own leading space."""
         if not 0 <= wording < len(task.wordings):
@@ -125,8 +129,13 @@ def views(material: Material, count: int, order: Order = "permuted") -> list[str
     return texts
 
 
-def conditions_text(task: Task, conditions: dict[str, str | float]) -> str:
+def conditions_text(task: Task, conditions: dict[str, str | float], *, complete: bool = True) -> str:
     """The conditions in the task's order, as `at 300 K`.
+
+    Args:
+        task: The task.
+        conditions: Values by name.
+        complete: Whether required ones must be there; where one is missing on purpose they need not.
 
     Raises:
         ValueError: A required condition is missing, one is given that the task does not know, or a number is not finite.
@@ -139,7 +148,7 @@ def conditions_text(task: Task, conditions: dict[str, str | float]) -> str:
     for condition in task.conditions:
         value = conditions.get(condition.name)
         if value is None:
-            if condition.required:
+            if condition.required and complete:
                 raise ValueError(f"{task.id} needs the condition {condition.name!r}{_in(condition.unit)}")
             continue
         if condition.unit and isinstance(value, str):
@@ -160,6 +169,51 @@ def conditions_text(task: Task, conditions: dict[str, str | float]) -> str:
 
 def _in(unit: str | None) -> str:
     return f" (in {unit})" if unit else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One example as it is to be put: its task (None for free text), wording, and seed of its element order."""
+
+    task: Task | None
+    example: Example
+    wording: int
+    seed: int
+
+
+def question(asked: Asked, style: Style, order: Order) -> str:
+    """The prompt of an example.
+
+    Raises:
+        ValueError: It has neither a task nor a question, or as from `conditions_text`.
+    """
+    example = asked.example
+    if example.question is not None:
+        return style.ask(example.question)
+    if asked.task is None:
+        raise ValueError(f"row {example.row} of {example.task} has no question and no task to make one from")
+    return style.render(
+        asked.task,
+        material_text(example.material, order, random.Random(asked.seed)),
+        wording=asked.wording,
+        # A question with a sentence for an answer may lack a condition on purpose: that is what its answer says.
+        conditions=conditions_text(asked.task, example.conditions, complete=example.answer is None),
+        evidence=" ".join(example.evidence),
+    )
+
+
+def answer(asked: Asked) -> str:
+    """The answer text of an example, with its leading space.
+
+    Raises:
+        ValueError: It has none, or as from `format_answer`.
+    """
+    example = asked.example
+    if example.answer is not None:
+        return f" {example.answer}"
+    if asked.task is None or example.target is None:
+        raise ValueError(f"row {example.row} of {example.task} has no answer, so it cannot teach")
+    return format_answer(asked.task, example.target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,32 +242,12 @@ class Encoder:
         ids = self._tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
         return [[*row, self.terminator] for row in ids]
 
-    def examples(
-        self,
-        task: Task,
-        examples: Sequence[Example],
-        *,
-        style: Style,
-        wordings: Sequence[int],
-        order: Order,
-        rng: random.Random,
-    ) -> list[Encoded]:
-        """Encode examples for training; wording and element order are drawn anew from `rng` for each."""
-        prompts = []
-        for example in examples:
-            prompts.append(
-                style.render(
-                    task,
-                    material_text(example.material, order, rng),
-                    wording=wordings[0] if len(wordings) == 1 else rng.choice(list(wordings)),
-                    conditions=conditions_text(task, example.conditions),
-                    evidence=" ".join(example.evidence),
-                )
-            )
-        answers = []
-        for example in examples:
-            if example.target is None:
-                raise ValueError(f"row {example.row} of {task.id} has no target, so it cannot teach")
-            answers.append(format_answer(task, example.target))
-        pairs = zip(self.prompts(prompts), self.answers(answers), strict=True)
-        return [Encoded(tuple(prompt), tuple(answer)) for prompt, answer in pairs]
+    def examples(self, asked: Sequence[Asked], *, style: Style, order: Order) -> list[Encoded]:
+        """Encode examples for training.
+
+        Raises:
+            ValueError: One of them has no answer, or no question that can be put.
+        """
+        prompts = self.prompts([question(one, style, order) for one in asked])
+        answers = self.answers([answer(one) for one in asked])
+        return [Encoded(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)]

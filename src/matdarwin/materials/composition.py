@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Literal
 
+from matdarwin.materials import plain
 from matdarwin.materials.elements import ELECTRONEGATIVITY, canonical_order
 from matdarwin.materials.material import Material, MaterialError
 from matdarwin.materials.refusals import (
@@ -72,6 +73,9 @@ def parse_composition(text: str) -> Material:
     Raises:
         MaterialError: The text is no formula; the message has the part at fault, its place and what to write instead.
     """
+    whole = plain.amounts(text)
+    if whole is not None:
+        return plain.material(text, whole)
     if len(text) > MAX_LENGTH:
         says = f"is past the limit: a formula has at most {MAX_LENGTH:,} characters, and this text has {len(text):,}"
         raise fault(text, text[MAX_LENGTH : MAX_LENGTH + 40], MAX_LENGTH, says)
@@ -83,6 +87,16 @@ def parse_composition(text: str) -> Material:
         hint = f"; for a compound of {compound[0]} write `{compound[1]}`" if compound else ""
         raise fault(text, word, text.index(word), f"stands for a missing value, not for a formula{hint}")
     return _material(text, _sum(text, _scan(text)))
+
+
+def count_atoms(text: str) -> Decimal:
+    """Number of atoms in a formula as it is written: 4 in Hg2Cl2, whose composition is that of HgCl.
+
+    Raises:
+        MaterialError: The text is no formula.
+    """
+    parse_composition(text)  # refuses what is none
+    return sum((amount for amount, _ in _sum(text, _scan(text)).values()), Decimal(0))
 
 
 def from_amounts(given: str, amounts: Sequence[tuple[str, Decimal]]) -> Material:

@@ -63,7 +63,7 @@ class Card(BaseModel):
 
     format: int = FORMAT
     name: str
-    role: Literal["product", "benchmark"]
+    role: Literal["product", "benchmark", "stage"]
     created: str
     code: str
     """Version of matdarwin that wrote it."""

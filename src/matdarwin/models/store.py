@@ -117,7 +117,7 @@ def changed_since(checkpoint: Checkpoint) -> dict[str, str]:
                 ("wordings or labels", wordings_hash(ours) == entry.wordings),
                 ("bounds", ours.bounds == taught.bounds),
                 ("unit", ours.unit == taught.unit),
-                ("data", ours.source.sha256 == entry.data_sha256),
+                ("data", ours.data_sha256() == entry.data_sha256),
             )
             if not same
         ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from matdarwin.data.evidence import Evidence
 from matdarwin.language import prompts
 from matdarwin.language.answers import grid
 from matdarwin.language.prompts import Encoder, Order, Style
@@ -44,6 +45,7 @@ class Predictor:
         sure_end: See `Decoder`.
         wording: Index of the wording to ask in; None: the style's own.
         order: Element order that it was taught.
+        evidence: What its questions on measured tasks say of a material beside its name; None: nothing.
         caveat: Note for predictions with an interval, where it is asked otherwise than its intervals were calibrated.
     """
 
@@ -62,6 +64,7 @@ class Predictor:
         sure_end: float = SURE_END,
         wording: int | None = None,
         order: Order = "permuted",
+        evidence: Evidence | None = None,
         caveat: str | None = None,
     ) -> None:
         self.tasks = dict(tasks)
@@ -74,6 +77,7 @@ class Predictor:
         self._style = style
         self._wording = wording
         self._order: Order = order
+        self._evidence = evidence
         self._caveat = caveat
         self._trees: dict[str, tuple[AnswerTree, Any]] = {}
 
@@ -122,6 +126,8 @@ class Predictor:
             sure_end=1.0 if exact else SURE_END,
             wording=taught["wordings"][0] if taught["wordings"] else None,
             order=taught["order"],
+            # A model that was taught with evidence must not be asked without: where it cannot be had, this fails.
+            evidence=Evidence.load(card.recipe["evidence"]) if card.recipe.get("evidence") else None,
             caveat=f"its interval was calibrated otherwise: asked with {', '.join(otherwise)}" if otherwise else None,
         )
 
@@ -190,7 +196,7 @@ class Predictor:
             except MaterialError as error:
                 read.append(error)
         asked = [
-            Example(task=task, row=str(i), material=m, conditions=conditions or {})
+            Example(task=task, row=str(i), material=m, conditions=conditions or {}, evidence=self._known(card.task, m))
             for i, m in enumerate(read)
             if isinstance(m, Material)
         ]
@@ -203,6 +209,12 @@ class Predictor:
             else:
                 made.append(self._prediction(card, shown, material, next(answers), coverage))
         return made
+
+    def _known(self, task: Task, material: Material) -> tuple[str, ...]:
+        """Evidence on a material, where the model was taught with it."""
+        if self._evidence is None or task.origin == "computed":
+            return ()
+        return self._evidence.words(material)
 
     # -- parts ---------------------------------------------------------------------------------------------
 
@@ -270,7 +282,7 @@ class Predictor:
         )  # fmt: skip
 
     def _notes(self, card: TaskCard, material: Material, answer: AnswerDistribution, *, interval: bool) -> list[str]:
-        notes = []
+        notes = [f"asked with {phrase}" for phrase in self._known(card.task, material)]
         unseen = [e for e in material.elements if not card.elements.get(e)]
         few = [e for e in material.elements if 0 < card.elements.get(e, 0) < _FEW]
         if unseen:

@@ -94,7 +94,7 @@ def run_demo(report: Report, *, folder: Path, recipe: Path = RECIPE, trees: int 
     result = DemoResult(
         task=task.id, title=task.title, unit=task.unit, decimals=task.decimals or 0, citation=task.citation, licence=task.licence,
         checkpoint=checkpoint.name, base=checkpoint.card.base["name"], recipe=checkpoint.card.recipe,
-        recipe_hash=checkpoint.card.recipe_hash, data_sha256=task.source.sha256,
+        recipe_hash=checkpoint.card.recipe_hash, data_sha256=task.data_sha256(),
         rows={
             "train": len(split.train[task.id]), "validation": len(split.validation[task.id]),
             "calibration": len(split.calibration[task.id]), "test": len(test), "held_out": len(leakage.merge(task, split.test[task.id])),

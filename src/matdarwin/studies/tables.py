@@ -1,4 +1,4 @@
-"""Results files to tables: docs/results.md, and the block of results in the README. Run by `make results`."""
+"""Results files to tables: docs/results.md, docs/tasks.md, and the README's block of results. Run by `make results`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matdarwin.studies import tasks_page
 from matdarwin.studies.figures import words
 from matdarwin.studies.scores import LESS_IS_BETTER, ResultsError, Score, read_bench, read_scores, single
 
@@ -100,7 +101,7 @@ def put(readme: str, block: str) -> str:
 
 
 def write(root: Path) -> list[Path]:
-    """Write docs/results.md and the README's block from `root`/results; returns the files that changed.
+    """Write docs/results.md, docs/tasks.md and the README's block from `root`/results; returns the files that changed.
 
     Raises:
         ResultsError, TablesError: A results file or the README is not as it should be; nothing is written then.
@@ -108,6 +109,9 @@ def write(root: Path) -> list[Path]:
     scores, bench = read_scores(root / "results"), read_bench(root / "results")
     readme, results = root / "README.md", root / "docs" / "results.md"
     texts = {readme: put(readme.read_text(encoding="utf-8"), summary(scores, bench)), results: page(scores, bench)}
+    cards = tasks_page.read_cards(root / "results")
+    if cards is not None:
+        texts[root / "docs" / "tasks.md"] = tasks_page.page(cards)
     changed = []
     for path, text in texts.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -292,7 +296,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Write both and say which changed."""
+    """Write all and say which changed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path(), help="folder with README.md, docs and results")
     root = parser.parse_args().root

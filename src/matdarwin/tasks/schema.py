@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from string import Formatter
 from typing import Literal, Self
@@ -51,10 +52,23 @@ class Source(Model):
 
 
 class Reader(Model):
-    """How rows of the file become examples."""
+    """How rows of the file become examples, and each rule by which rows are mended or left out."""
 
     name: str = Field(default="table", description="Name of a reader in matdarwin.data.readers.")
     material: str = Field(description="Column that holds the material.")
+    alternatives: tuple[str, ...] = Field(
+        default=(), description="Other columns that may hold the material; each row has it in one of them all."
+    )
+    keys: dict[str, Kind] = Field(
+        default_factory=dict,
+        description="Further columns that identify the material -> what they hold. Where such a cell can be read, its "
+        "keys are the material's too: folds and leak checks heed them, prompts do not show them.",
+    )
+    abbreviations: dict[str, str] = Field(
+        default_factory=dict,
+        description="Short names in the columns of `keys` -> formulas, put in their place in this order before the "
+        "cell is read.",
+    )
     target: str = Field(description="Column that holds the answer.")
     row_id: str | None = Field(default=None, description="Column with a row's own id; else its number counts.")
     fold: str | None = Field(default=None, description="Column with the official test fold.")
@@ -62,6 +76,29 @@ class Reader(Model):
         default_factory=dict, description="Spelling of a class in the file -> label of the task."
     )
     conditions: dict[str, str] = Field(default_factory=dict, description="Name of a condition -> its column.")
+    missing: tuple[str, ...] = Field(default=(), description="Cells that stand for an empty one.")
+    spellings: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="Column -> cell as the file has it -> what is read in its place."
+    )
+    drop: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="Column -> cell -> why rows with this cell are left out."
+    )
+    unique: tuple[str, ...] = Field(
+        default=(),
+        description="Columns that tell rows of one material apart: a row that equals an earlier example in them and in "
+        "its key is left out as a repeat.",
+    )
+    conflicts: Literal["merge", "drop"] = Field(
+        default="merge",
+        description="What becomes of rows of one key and condition with different labels: merge, for training alone; "
+        "drop, all of them are left out (classification).",
+    )
+    scale: float | None = Field(
+        default=None, gt=0, description="The task's unit is this times the file's number (regression)."
+    )
+    log10: bool = Field(
+        default=False, description="The target is the log10 of the file's number, after scaling (regression)."
+    )
 
 
 class Condition(Model):
@@ -104,10 +141,18 @@ class Task(Model):
     wordings: tuple[str, ...] = Field(
         min_length=1, description="Ways to ask, with {material} and {conditions} to fill in; the first is the default."
     )
+    held_out_wording: int | None = Field(
+        default=None,
+        ge=1,
+        description="Index of the wording that is kept from training, to test how a model takes a new one.",
+    )
     metric: Literal["mae", "rmse", "macro_f1", "balanced_accuracy", "accuracy"]
     folds: Literal["official", "seeded"] = "seeded"
     board: str | None = Field(default=None, description="Name of the task on the matbench board.")
     source: Source
+    extra_sources: tuple[Source, ...] = Field(
+        default=(), description="Further files of the same form, read after the first; their rows are numbered on."
+    )
     reader: Reader
     licence: str
     citation: str
@@ -141,6 +186,11 @@ class Task(Model):
                 raise ValueError(f"task {self.id}: positive label {self.positive!r} is not among {list(self.labels)}")
             if self.metric in ("mae", "rmse"):
                 raise ValueError(f"task {self.id}: metric {self.metric} is for regression")
+        self._check_reader()
+        if self.held_out_wording is not None and self.held_out_wording >= len(self.wordings):
+            raise ValueError(
+                f"task {self.id}: held_out_wording {self.held_out_wording} is none of its {len(self.wordings)} wordings, numbered from 0"
+            )
         if self.folds == "official" and self.reader.fold is None:
             raise ValueError(f"task {self.id}: official folds need reader.fold, the column that holds them")
         if stray := set(self.leads) - set(self.quantities):
@@ -150,6 +200,32 @@ class Task(Model):
         for wording in self.wordings:
             _check_wording(self.id, wording)
         return self
+
+    def _check_reader(self) -> None:
+        """Refuse rules that could never apply."""
+        reader = self.reader
+        if self.kind == "classification" and (reader.scale is not None or reader.log10):
+            raise ValueError(f"task {self.id}: reader.scale and reader.log10 belong to regression")
+        if self.kind == "regression" and reader.conflicts == "drop":
+            raise ValueError(f"task {self.id}: reader.conflicts belongs to classification")
+        if reader.abbreviations and not reader.keys:
+            raise ValueError(f"task {self.id}: reader.abbreviations needs reader.keys, the columns that hold them")
+        known = [condition.name for condition in self.conditions]
+        for name in reader.conditions:
+            if name not in known:
+                raise ValueError(
+                    f"task {self.id}: reader.conditions has {name!r}, which is not among its conditions {known}"
+                )
+
+    def sources(self) -> tuple[Source, ...]:
+        """All its files, in the order in which they are read."""
+        return (self.source, *self.extra_sources)
+
+    def data_sha256(self) -> str:
+        """SHA-256 that stands for all its files: that of its only one, else the hash of their hashes in order."""
+        if not self.extra_sources:
+            return self.source.sha256
+        return hashlib.sha256("".join(source.sha256 for source in self.sources()).encode()).hexdigest()
 
 
 def _check_wording(task: str, wording: str) -> None:
@@ -184,6 +260,8 @@ class Example:
         target: The answer: a float in the task's unit, a label, or None where unknown.
         fold: The test fold that holds the row, or None where the task has none yet.
         spread: Greatest minus least of the measurements merged into this one; 0 for a single one.
+        question: The whole question, where it is free text and not made from one of the task's wordings.
+        answer: The answer in words, where it is a sentence and no value; `target` is None then.
     """
 
     task: str
@@ -194,3 +272,5 @@ class Example:
     target: float | str | None = None
     fold: int | None = None
     spread: float = 0.0
+    question: str | None = None
+    answer: str | None = None

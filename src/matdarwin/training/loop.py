@@ -1,14 +1,14 @@
 """The training loop: rows in, moved weights out. To be read from top to bottom.
 
 Loss is the cross-entropy of the answer and its terminator alone; only their positions reach the output layer.
-Batches hold rows of like length, so that little work goes into padding.
+Batches come with rows of like length (see training/feed.py), so that little work goes into padding.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,6 @@ from transformers import DynamicCache
 
 from matdarwin.language.prompts import Encoded
 from matdarwin.training.recipe import Optimising
-
-_GROUP = 16
-"""Batches that are sorted by length together; more would leave too little chance in what stands beside what."""
 
 
 class TrainingError(RuntimeError):
@@ -118,11 +115,9 @@ class UsedWords:
                 self._head[self._tokens] = self._head_rows
 
 
-def steps_of(rows: int, options: Optimising) -> tuple[int, int]:
-    """Number of epochs and of steps that a set of that many rows is trained for."""
-    each = math.ceil(rows / options.batch_size)
-    epochs = max(options.epochs, math.ceil(options.minimum_steps / each))
-    return epochs, epochs * each
+def epochs_of(steps: int, options: Optimising) -> int:
+    """Number of epochs that a set of that many steps an epoch is trained for."""
+    return max(options.epochs, math.ceil(options.minimum_steps / steps))
 
 
 def learning_rate(step: int, total: int, options: Optimising) -> float:
@@ -131,19 +126,6 @@ def learning_rate(step: int, total: int, options: Optimising) -> float:
     if step < warm:
         return options.learning_rate * (step + 1) / warm
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-
-
-def batches(rows: Sequence[Encoded], size: int, rng: random.Random) -> list[list[Encoded]]:
-    """Shuffle rows into batches of like length, and shuffle the batches."""
-    order = list(rows)
-    rng.shuffle(order)
-    made: list[list[Encoded]] = []
-    for start in range(0, len(order), size * _GROUP):
-        # Stable, so that equal lengths keep their shuffled order.
-        group = sorted(order[start : start + size * _GROUP], key=lambda row: len(row.prompt) + len(row.answer))
-        made.extend(group[i : i + size] for i in range(0, len(group), size))
-    rng.shuffle(made)
-    return made
 
 
 def collate(rows: Sequence[Encoded], device: Any) -> Batch:
@@ -214,8 +196,9 @@ def answer_loss(model: Any, batch: Batch, words: UsedWords | None = None) -> Any
 
 def optimise(
     model: Any,
-    epochs: Sequence[Callable[[], list[list[Encoded]]]],
-    total: int,
+    batches: Iterator[list[Encoded]],
+    epochs: int,
+    steps: int,
     options: Optimising,
     *,
     autocast: Any | None,
@@ -225,8 +208,9 @@ def optimise(
 
     Args:
         model: The model, on its device, weights in fp32.
-        epochs: One function an epoch that makes its batches.
-        total: Number of steps in all.
+        batches: The batches, of which as many are taken as there are steps.
+        epochs: Number of epochs.
+        steps: Steps in an epoch.
         options: The recipe's `optimising`.
         autocast: torch dtype to compute in, or None for that of the weights.
         words: Embeddings that are trained apart; they are written back before an epoch's number is yielded.
@@ -239,10 +223,10 @@ def optimise(
     optimiser = torch.optim.AdamW(
         weights, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
     )
-    done = 0
-    for number, make in enumerate(epochs, start=1):
+    done, total = 0, epochs * steps
+    for number in range(1, epochs + 1):
         model.train()
-        for rows in make():
+        for rows in itertools.islice(batches, steps):
             batch = collate(rows, device)
             rate = learning_rate(done, total, options)
             for group in optimiser.param_groups:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from matdarwin.data import leakage
+from matdarwin.data.evidence import Evidence, attach, choose
+from matdarwin.data.leakage import Split
+from matdarwin.data.sampling import Sampling
+from matdarwin.data.sources import DataError
+from matdarwin.data.texts import check
+from matdarwin.tasks import registry
 from matdarwin.tasks.registry import nearest
+from matdarwin.tasks.schema import Task
 
 DEFAULTS = 2
 """Version of the defaults below. Hashes leave defaults out, so this is raised whenever one of them changes."""
@@ -49,6 +59,13 @@ class Prompting(_Part):
 class Splitting(_Part):
     """Which rows teach, choose, calibrate and test."""
 
+    rule: Literal["key", "none"] = Field(
+        default="key",
+        # Not written where it is the default, see `before`.
+        exclude_if=lambda rule: rule == "key",
+        description="key: a material in a test set teaches nothing of its quantity; none: nothing is removed or merged. "
+        "none is for stating other people's runs, which can then be audited; it is never trained.",
+    )
     folds: Literal["official", "aligned", "seeded"] = Field(default="official", description="Whose test folds.")
     validation: float = Field(
         default=0.1, ge=0, lt=0.5, description="Share of the training keys that choose the best epoch."
@@ -86,6 +103,32 @@ class Optimising(_Part):
     )
 
 
+class Stage(_Part):
+    """What a model is taught before its tasks; all weights move. It is trained once and found again by its content."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name of the stage; its checkpoint begins with it.")
+    texts: tuple[str, ...] = Field(
+        default=(),
+        description="Question-answer pairs: sciqag, elements, or the path of a file of pairs. What they tell of materials "
+        "of any scored task is left out.",
+    )
+    tasks: tuple[str, ...] = Field(default=(), description="Tasks that teach here, such as auxiliary ones.")
+    sampling: Sampling = Field(default=Sampling(), description="By what rule tasks and texts share the stream.")
+    optimising: Optimising = Field(default=Optimising(), description="How the weights are moved.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage:
+        together = [*self.texts, *self.tasks]
+        if not together or len(set(together)) != len(together):
+            raise ValueError(f"stage {self.name} needs texts or tasks, each once, got {', '.join(together) or 'none'}")
+        for text in self.texts:
+            try:
+                check(text)
+            except DataError as error:
+                raise ValueError(str(error)) from error
+        return self
+
+
 class Predicting(_Part):
     """How the finished model is asked; stored in its checkpoint."""
 
@@ -118,6 +161,32 @@ class Recipe(_Part):
     )
     lora: Lora = Lora()
     prompting: Prompting = Prompting()
+    # What stands at its default below is not written, so that results from before there were these keys compare equal
+    # to new ones.
+    before: tuple[Stage, ...] = Field(
+        default=(),
+        exclude_if=lambda stages: not stages,
+        description="Stages before the tasks' own, each going on from the one before it.",
+    )
+    sampling: Sampling = Field(
+        default=Sampling(),
+        exclude_if=lambda sampling: sampling == Sampling(),
+        description="By what rule several tasks share the stream.",
+    )
+    negatives: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        exclude_if=lambda share: share == 0,
+        description="Share of the training rows that have no value for an answer: words that are no material, and "
+        "questions that lack a condition.",
+    )
+    evidence: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda names: not names,
+        description="Databases whose computed values stand in the questions of measured tasks (gap_mp, gap_oqmd, "
+        "gap_aflow, energy_mp); a user's materials are looked up too. Scores say that they had it.",
+    )
     split: Splitting = Splitting()
     optimising: Optimising = Optimising()
     predicting: Predicting = Predicting()
@@ -131,6 +200,11 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        if self.evidence:
+            try:
+                choose(self.evidence)
+            except DataError as error:
+                raise ValueError(str(error)) from error
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"tasks: {', '.join(self.tasks)} names one task twice")
         if self.predicting.views > 1 and self.prompting.order != "permuted":
@@ -138,9 +212,18 @@ class Recipe(_Part):
                 f"predicting.views {self.predicting.views}: a model that was taught one order (prompting.order "
                 f"{self.prompting.order}) has no use for others; set views to 1, or the order to permuted"
             )
+        if len({stage.name for stage in self.before} | {"tune"}) <= len(self.before):
+            raise ValueError("before: two stages have one name, or one is named tune, as the tasks' own stage is")
+        if self.method == "lora" and self.before:
+            raise ValueError("method lora: earlier stages move all weights, so the last must too; choose method: full")
         if self.method == "lora" and self.weights == "random":
             raise ValueError("method lora: low-rank updates of random weights learn nothing; choose method: full")
         return self
+
+    def knowledge(self) -> list[str]:
+        """What its models know beyond their tasks' own rows: databases in their questions, texts and tasks of earlier stages."""
+        earlier = (name for stage in self.before for name in (*stage.texts, *stage.tasks) if name not in self.tasks)
+        return list(dict.fromkeys((*self.evidence, *earlier)))
 
     def digest(self, **context: Any) -> str:
         """Hash of all that shapes the result: the recipe without its words, and what the caller adds (data, base)."""
@@ -187,6 +270,46 @@ def build_recipe(data: dict[str, Any], settings: list[str] | None = None, *, whe
             _put(data, keys, value)
         recipe = _validated(data, f"{where}, overrides of {recipe.tasks[0]}")
     return recipe
+
+
+def earlier_tasks(recipe: Recipe, tasks: Sequence[Task]) -> list[Task]:
+    """Tasks of earlier stages that are none of the recipe's own: they teach, and lose every test material of its own."""
+    own = {task.id for task in tasks}
+    names = dict.fromkeys(name for stage in recipe.before for name in stage.tasks)
+    found = [registry.load(name) for name in names]
+    return [task.model_copy(update={"scored": False}) for task in found if task.id not in own]
+
+
+def split_of(recipe: Recipe, tasks: Sequence[Task]) -> Split:
+    """The division of the tasks' rows that a recipe trains on, with the evidence that it asks for.
+
+    Raises:
+        DataError: The data cannot be had, or leave nothing to train on.
+        RecipeError: Evidence for tasks that may have none.
+    """
+    options = recipe.split
+    if earlier := earlier_tasks(recipe, tasks):
+        # What is scored must not depend on what else teaches: auxiliary tasks alone are scored themselves.
+        scored = leakage.targets(tasks)
+        tasks = [*(task.model_copy(update={"scored": task in scored}) for task in tasks), *earlier]
+    split = leakage.split(
+        tasks, recipe.fold, seed=options.seed, validation=options.validation, calibration=options.calibration,
+        minimum_calibration=options.minimum_calibration, limit=options.limit, folds=options.folds, rule=options.rule,
+    )  # fmt: skip
+    if not recipe.evidence:
+        return split
+    told = {task.id: task for task in tasks if task.origin == "measured"}
+    if not told:
+        raise RecipeError(
+            f"recipe {recipe.name}: the labels of {', '.join(recipe.tasks)} are computed, and computed evidence may hold "
+            "the very answer; leave evidence out"
+        )
+    evidence = Evidence.load(recipe.evidence)
+    parts = {}
+    for part in ("train", "validation", "calibration", "test"):
+        rows = getattr(split, part)
+        parts[part] = rows | {name: attach(told[name], rows[name], evidence) for name in rows if name in told}
+    return replace(split, **parts)
 
 
 def _validated(data: dict[str, Any], where: str) -> Recipe:

@@ -1,4 +1,4 @@
-"""The parts of a run: teach the model, choose its best epoch, calibrate its intervals."""
+"""The parts of a run: what a stage is fed, teaching the model, choosing its best epoch, calibrating its intervals."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ import json
 import math
 import random
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from matdarwin.data import texts
 from matdarwin.data.leakage import Split
-from matdarwin.language.answers import format_answer, grid
-from matdarwin.language.prompts import Encoded, Encoder, Style, conditions_text
+from matdarwin.data.negative import negatives, reasons
+from matdarwin.data.sampling import Sampling
+from matdarwin.language.prompts import Encoder, Style
 from matdarwin.models.base import Base, device_and_dtype
 from matdarwin.models.checkpoint import TaskCard
 from matdarwin.models.decoding import SURE_END
 from matdarwin.prediction.intervals import Calibration, calibrate
 from matdarwin.prediction.predictor import Predictor
-from matdarwin.tasks.schema import Task
-from matdarwin.training.loop import Step, TrainingError, UsedWords, batches, optimise, steps_of
-from matdarwin.training.recipe import Recipe
+from matdarwin.tasks.schema import Example, Task
+from matdarwin.training.feed import Feed
+from matdarwin.training.loop import Step, TrainingError, UsedWords, epochs_of, optimise
+from matdarwin.training.recipe import Optimising, Recipe, Stage
 from matdarwin.training.report import Report
 
 _VALIDATION_ROWS = 250
@@ -57,71 +61,67 @@ class Run:
             wording=taught.wordings[0] if taught.wordings else None, order=taught.order,
         )  # fmt: skip
 
-    def vocabulary(self, encoder: Encoder) -> set[int]:
-        """Tokens that training can meet: every wording of every row, and every answer of the format."""
-        used: set[int] = {encoder.terminator}
-        for task in self.tasks:
-            texts = [
-                self.style.render(
-                    task,
-                    order,
-                    wording=w,
-                    conditions=conditions_text(task, e.conditions),
-                    evidence=" ".join(e.evidence),
-                )
-                for e in self.split.train[task.id]
-                for w in self.recipe.prompting.wordings or (self.style.wording_of(task),)
-                # A piece reads otherwise at the beginning of a material than inside it: each must stand first once.
-                for order in _rotations(e.material.source_parts)
-            ]
-            for ids in encoder.prompts(texts):
-                used.update(ids)
-            for ids in encoder.answers([format_answer(task, a) for a in (task.labels or grid(task))]):
-                used.update(ids)
-        return used
-
     def write(self, **line: Any) -> None:
         """Add a line to the run's metrics."""
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
 
-def _rotations(parts: tuple[str, ...]) -> list[str]:
-    return [" ".join(parts[i:] + parts[:i]) for i in range(len(parts))]
+def own_feed(run: Run) -> Feed:
+    """What the tasks' own stage is fed: their training rows, and negative examples where the recipe asks for them."""
+    recipe = run.recipe
+    rows = {task.id: list(run.split.train[task.id]) for task in run.tasks}
+    if empty := [name for name, examples in rows.items() if not examples]:
+        raise TrainingError(f"no training row is left of {', '.join(empty)}")
+    if recipe.negatives:
+        able = [task for task in run.tasks if reasons(task)]
+        if not able:
+            raise TrainingError(
+                f"negatives: no negative example is sound for {', '.join(rows)}: any word could be a name, and no "
+                "condition is required; set it to 0"
+            )
+        for task in able:
+            rows[task.id] += negatives(task, rows[task.id], recipe.negatives, seed=recipe.seed)
+    return _feed(run, rows, run.tasks, recipe.sampling, recipe.optimising)
 
 
-def teach(run: Run) -> dict[str, Any]:
-    """Train, keep the weights of the best epoch, and tell what happened."""
+def stage_feed(run: Run, stage: Stage) -> Feed:
+    """What an earlier stage is fed: rows of its tasks, and its texts."""
+    known = {task.id: task for task in run.split.tasks}
+    rows: dict[str, Sequence[Example]] = {name: run.split.train[name] for name in stage.tasks}
+    for name in stage.texts:
+        text = texts.load(name, run.tasks)
+        if not text.rows:
+            raise TrainingError(f"stage {stage.name}: no pair of {name} is left to learn from")
+        rows[name] = text.rows
+    return _feed(run, rows, [known[name] for name in stage.tasks], stage.sampling, stage.optimising)
+
+
+def _feed(
+    run: Run, rows: Mapping[str, Sequence[Example]], tasks: Sequence[Task], sampling: Sampling, options: Optimising
+) -> Feed:
+    return Feed(
+        rows, tasks, encoder=Encoder(run.tokenizer), style=run.style, prompting=run.recipe.prompting, sampling=sampling,
+        batch_size=options.batch_size, seed=run.recipe.seed,
+    )  # fmt: skip
+
+
+def teach(run: Run, feed: Feed, options: Optimising, *, choose: bool) -> dict[str, Any]:
+    """Train on a feed and tell what happened.
+
+    Args:
+        run: The run; its model is moved.
+        feed: The batches.
+        options: How the weights are moved.
+        choose: Keep the weights of the epoch that is best on the validation rows; otherwise the last ones stay.
+    """
     import torch
 
-    recipe, options = run.recipe, run.recipe.optimising
-    encoder = Encoder(run.tokenizer)
-    rows = sum(map(len, run.split.train.values()))
-    if not rows:
-        raise TrainingError("no training row is left")
-    epochs, total = steps_of(rows, options)
-    rng = random.Random(recipe.seed)
-
-    def encoded() -> list[Encoded]:
-        return [
-            row
-            for task in run.tasks
-            for row in encoder.examples(
-                task,
-                run.split.train[task.id],
-                style=run.style,
-                wordings=recipe.prompting.wordings or (run.style.wording_of(task),),
-                order=recipe.prompting.order,
-                rng=rng,
-            )
-        ]
-
-    def make() -> list[list[Encoded]]:
-        return batches(encoded(), options.batch_size, rng)
-
+    epochs = epochs_of(feed.steps, options)
+    total = epochs * feed.steps
     words = None
-    if recipe.method == "full" and options.embeddings == "used":
-        words = UsedWords(run.model, run.vocabulary(encoder))
+    if run.recipe.method == "full" and options.embeddings == "used":
+        words = UsedWords(run.model, feed.vocabulary())
     autocast = run.compute if run.compute != torch.float32 else None
     best: tuple[float, int, dict[str, Any], dict[str, Any]] | None = None
     tokens, losses = 0, []
@@ -131,7 +131,7 @@ def teach(run: Run) -> dict[str, Any]:
     # rate that falls to zero, the best epoch never lies in the first half.
     every = math.ceil(epochs / max(options.epochs, 1))
     run.report.begin("training", total)
-    for event in optimise(run.model, [make] * epochs, total, options, autocast=autocast, words=words):
+    for event in optimise(run.model, feed.batches(), epochs, feed.steps, options, autocast=autocast, words=words):
         if isinstance(event, Step):
             tokens += event.tokens
             losses.append(event.loss)
@@ -143,6 +143,9 @@ def teach(run: Run) -> dict[str, Any]:
                 tokens=tokens,
             )
             run.report.step(event.step, f"loss {event.loss:.3f}")
+        elif not choose:
+            run.write(epoch=event)
+            run.report.say(f"epoch {event} of {epochs}: loss {np.mean(losses[-50:]):.3f}")
         elif (event % every == 0 and event > epochs // 2) or event == epochs:
             start = time.perf_counter()
             scores = _validate(run)
@@ -156,12 +159,13 @@ def teach(run: Run) -> dict[str, Any]:
             overall = _overall(run, scores)
             if best is None or overall <= best[0]:
                 best = (overall, event, _weights(run.model, words), scores)
-    assert best is not None
-    _restore(run.model, best[2])
+    if best is not None:
+        _restore(run.model, best[2])
     seconds = time.perf_counter() - began - spent_validating
     return {
-        "steps": total, "epochs": epochs, "rows": rows, "tokens": tokens, "tokens_per_second": round(tokens / seconds, 1),
-        "final_loss": float(np.mean(losses[-20:])), "best_epoch": best[1], "validation": best[3],
+        "steps": total, "epochs": epochs, "rows": feed.size, "tokens": tokens, "tokens_per_second": round(tokens / seconds, 1),
+        "final_loss": float(np.mean(losses[-20:])), "best_epoch": best[1] if best else epochs,
+        "validation": best[3] if best else {},
         "seconds_training": round(seconds, 1), "seconds_validating": round(spent_validating, 1),
         "dtype": str(run.compute).removeprefix("torch."),
     }  # fmt: skip

@@ -1,0 +1,71 @@
+"""A task checked against its data: are the columns there, do the rows parse, is what it declares to be found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from matdarwin.data import custom, folds
+from matdarwin.data.cards import away, rejected
+from matdarwin.data.readers import read
+from matdarwin.data.sources import DataError
+from matdarwin.tasks import registry
+from matdarwin.tasks.schema import Task
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found of a task that fits the schema.
+
+    Attributes:
+        task: Its id.
+        rows_read: Rows of its files; None where they are not on this machine.
+        rows: Those that are examples.
+        rejected: The others, counted by column and cause.
+        remarks: What else is wrong or cannot be checked, a sentence each.
+    """
+
+    task: str
+    rows_read: int | None
+    rows: int | None
+    rejected: dict[str, int]
+    remarks: tuple[str, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether every row is an example and nothing else is to be said."""
+        return not self.rejected and not self.remarks
+
+
+def check(task: Task) -> Checked:
+    """Check a task against its data; nothing is fetched.
+
+    Raises:
+        DataError: The data are not what the task says (checksum, encoding, columns), or no row can be read.
+    """
+    remarks = []
+    if task.id in registry.names() and registry.load(task.id) != task:
+        remarks.append(f"{task.id!r} is the id of a task of the library too; give it another")
+    reason = away(task)
+    if reason is not None:
+        return Checked(task.id, None, None, {}, (*remarks, f"its rows could not be checked: {reason}"))
+    table = read(task)
+    if not table.examples:
+        shown = "; ".join(f"row {reject.row}: {reject.reason}" for reject in table.rejects[:3])
+        raise DataError(f"task {task.id}: none of its {table.rows_read} rows can be read ({shown})")
+    if task.kind == "classification":
+        counts = Counter(str(example.target) for example in table.examples)
+        for label in task.labels:
+            if not counts[label]:
+                remarks.append(f"no row has the label {label!r}")
+    elif task.reader.scale is None and not task.reader.log10:
+        try:
+            custom.check_unit(Path(task.source.path or task.source.name), task.reader.target, task.unit)
+        except DataError as error:
+            remarks.append(str(error))
+    try:
+        folds.assign(table)
+    except DataError as error:
+        remarks.append(str(error))
+    return Checked(task.id, table.rows_read, len(table.examples), rejected(table), tuple(remarks))

@@ -1,0 +1,126 @@
+"""Free text that a stage may learn from, by name, without what it tells of test materials."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matdarwin.data import qa, sentences
+from matdarwin.data.qa import Removal
+from matdarwin.data.readers import read
+from matdarwin.data.sentences import Pair
+from matdarwin.data.sources import DataError, fetch
+from matdarwin.tasks import registry
+from matdarwin.tasks.registry import nearest
+from matdarwin.tasks.schema import Example, Source, Task
+
+NAMES = ("sciqag", "elements")
+"""Texts that are known by name; a file of pairs (.json, .jsonl, also .gz) is named by its path."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A text that is fetched: its name and its file."""
+
+    id: str
+    file: Source
+
+    def sources(self) -> tuple[Source, ...]:
+        """Its file."""
+        return (self.file,)
+
+
+PUBLISHED = (Published("sciqag", qa.SCIQAG_TEST),)
+"""The texts among them that stand in files of others."""
+
+_HELD_OUT = 0.05
+_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text as it may teach.
+
+    Attributes:
+        name: Its name or path.
+        rows: Its pairs as examples.
+        read: Number of pairs that it has.
+        held_out: Those of them that are kept from training to test with.
+        removed: Those that name a material of a scored task and its property.
+    """
+
+    name: str
+    rows: tuple[Example, ...]
+    read: int
+    held_out: int
+    removed: tuple[Removal, ...]
+
+
+_cleaned: dict[tuple[str, ...], Text] = {}
+"""Texts of this process: an audit of five folds, or a training after it, reads them once."""
+
+
+def check(name: str) -> None:
+    """Make sure that a text is known.
+
+    Raises:
+        DataError: It is neither a name nor the path of a file of pairs.
+    """
+    if name not in NAMES and not name.endswith(_SUFFIXES):
+        close = nearest(name, NAMES)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(NAMES)}"
+        raise DataError(
+            f"{name!r} is no text: {hint}; a file of your own is named by its path ({', '.join(_SUFFIXES)})"
+        )
+
+
+def load(name: str, tasks: Sequence[Task]) -> Text:
+    """A text without what gives a test answer away.
+
+    Every pair goes that names a material of a scored task, of this recipe or of the library, together with a word of
+    the property asked of it. All folds' materials count and not one's alone, so that a stage that was taught by the text
+    serves every fold and task.
+
+    Args:
+        name: Its name or path.
+        tasks: The recipe's tasks.
+
+    Raises:
+        DataError: No such text, or one that cannot be read; data of a scored task that cannot be had.
+    """
+    scored = {task.id: task for task in map(registry.load, registry.names()) if task.scored}
+    scored |= {task.id: task for task in tasks}
+    known = [scored[key] for key in sorted(scored)]
+    asked = (digest(name), *(task.model_dump_json(exclude={"notes"}) for task in known))
+    if asked not in _cleaned:
+        _cleaned[asked] = _clean(name, known)
+    return _cleaned[asked]
+
+
+def _clean(name: str, scored: Sequence[Task]) -> Text:
+    pairs = _pairs(name)
+    # Our own sentences state no measured value of a compound, so there is nothing to hold out of them.
+    kept = pairs if name == "elements" else qa.split(pairs, _HELD_OUT).train
+    done = qa.remove_test_facts(kept, [(task, read(task).examples) for task in scored])
+    rows = tuple(pair.example(name) for pair in done.kept)
+    return Text(name, rows, len(pairs), len(pairs) - len(kept), tuple(done.removed))
+
+
+def _pairs(name: str) -> list[Pair]:
+    check(name)
+    if name == "elements":
+        return sentences.elements(each=3)
+    path = fetch(qa.SCIQAG_TEST) if name == "sciqag" else Path(name)
+    found = qa.read_pairs(path, Path(name).name)
+    if not found.pairs:
+        raise DataError(f"{path}: none of its {found.rows_read} rows is a question with an answer")
+    return found.pairs
+
+
+def digest(name: str) -> str:
+    """Hash of all that a text says."""
+    content = [name, *[[pair.question, pair.answer] for pair in _pairs(name)]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -1,0 +1,226 @@
+"""Earlier stages and texts: taught once, shared by what agrees, cleaned of test facts, and seen by the audit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import tiny_base, tiny_recipe, tiny_rows, tiny_task, tiny_tokenizer
+
+from matdarwin.data import texts
+from matdarwin.data.negative import NOT_A_MATERIAL
+from matdarwin.data.sampling import Sampling
+from matdarwin.language.prompts import Encoder, style
+from matdarwin.models.checkpoint import Checkpoint
+from matdarwin.tasks import registry
+from matdarwin.tasks.schema import Example, Task
+from matdarwin.training import stages
+from matdarwin.training.audit import audit_recipe
+from matdarwin.training.feed import Feed
+from matdarwin.training.recipe import Prompting, Recipe, RecipeError, build_recipe, split_of
+from matdarwin.training.run import recipe_hash, train
+
+QUICK = {"epochs": 1, "learning_rate": 1e-2, "batch_size": 16}
+
+
+@pytest.fixture
+def known(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Task]:
+    """A library of our own: a measured gap, and an auxiliary set of the same and of other materials."""
+    rows = tiny_rows(240)
+    tasks = [
+        tiny_task(home, rows=rows[:150]),
+        tiny_task(home, id="tiny_more", rows=rows[100:], scored=False),
+        tiny_task(home, id="tiny_computed", rows=rows[100:], scored=False, origin="computed", quantities=["computed"]),
+    ]
+    made = {task.id: task for task in tasks}
+    monkeypatch.setattr(registry, "names", lambda: sorted(made))
+    monkeypatch.setattr(registry, "load", made.__getitem__)
+    return made
+
+
+@pytest.fixture
+def pairs(home: Path, known: dict[str, Task]) -> Path:
+    """A text that gives one test answer away, names one material without its gap, and has two more pairs."""
+    formula = tiny_rows()[0][0].replace(" ", "")
+    path = home / "pairs.json"
+    given = [
+        (f"What is the band gap of {formula}?", "It is 3.0 eV."),
+        (f"What colour is {formula}?", "It is grey."),
+        *(
+            (f"What is fact number {n} about rivers and {word}?", "It is long.")
+            for n, word in enumerate(("mud", "fish"))
+        ),
+    ]
+    path.write_text(json.dumps([{"Q": q, "A": a} for q, a in given]), encoding="utf-8")
+    return path
+
+
+def recipe(base: Path, **changes: Any) -> Recipe:
+    return tiny_recipe(base, **{"fold": 0, "optimising": QUICK, "split": {"calibration": 0.0}, **changes})
+
+
+def stage(**changes: Any) -> dict[str, Any]:
+    return {"name": "knowledge", "tasks": ["tiny_computed"], "optimising": QUICK, **changes}
+
+
+def test_a_stage_is_taught_once_and_shared(home: Path, known: dict[str, Task], monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny_base(home / "base")
+    task = known["tiny_gap"]
+    first = train(recipe(base, before=[stage()]), tasks=[task])
+    plain = train(recipe(base), tasks=[task])
+    assert first.name != plain.name and first.card.training["losses" if False else "earlier"][0].startswith(
+        "knowledge-"
+    )
+    taught = []
+    real = stages.teach
+
+    def teach(run: Any, feed: Any, *given: Any, **options: Any) -> Any:
+        taught.append(run.name)
+        return real(run, feed, *given, **options)
+
+    from matdarwin.training import run as runs
+
+    monkeypatch.setattr(runs, "teach", teach)
+    # Computed values hold no label, so another fold's stage has the same rows.
+    other = train(recipe(base, before=[stage()], fold=1), tasks=[task])
+    assert taught == [other.name] and other.card.training["earlier"] == first.card.training["earlier"]
+    seed = train(recipe(base, before=[stage()], seed=1), tasks=[task])
+    assert len(taught) == 3 and seed.card.training["earlier"] != first.card.training["earlier"]
+
+
+def test_what_was_found_again_is_what_was_trained(home: Path, known: dict[str, Task]) -> None:
+    base = tiny_base(home / "base")
+    task = known["tiny_gap"]
+    asked = recipe(base, before=[stage(), stage(name="second", tasks=["tiny_more"])])
+    first = train(asked, tasks=[task])
+    again = train(asked.model_copy(update={"name": "again"}), tasks=[task])
+    assert again.name != first.name and again.card.training["earlier"] == first.card.training["earlier"]
+    for one, other in zip(
+        first.model(torch.float32).parameters(), again.model(torch.float32).parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_a_stage_moves_the_weights_and_is_no_product(home: Path, known: dict[str, Task]) -> None:
+    base = tiny_base(home / "base")
+    made = train(recipe(base, before=[stage()]), tasks=[known["tiny_gap"]])
+    stood = Checkpoint.open(made.folder.parent / made.card.training["earlier"][0])
+    assert stood.card.role == "stage" and stood.card.training["rows"] == 140
+    from matdarwin.models.base import load_model
+
+    before = load_model(base, dtype=torch.float32).state_dict()
+    after = stood.model(torch.float32).state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    lines = [json.loads(line) for line in (stood.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "step" in line] == list(range(1, stood.card.training["steps"] + 1))
+
+
+def test_tasks_of_a_stage_lose_the_test_materials_of_the_recipe(home: Path, known: dict[str, Task]) -> None:
+    task = known["tiny_gap"]
+    asked = recipe(home, before=[stage(tasks=["tiny_more", "tiny_computed"])])
+    split = split_of(asked, [task])
+    test = {row.material.key for row in split.test["tiny_gap"]}
+    assert test and set(split.targets) == {"tiny_gap"}
+    assert test.isdisjoint(row.material.key for row in split.train["tiny_more"])
+    assert not test.isdisjoint(row.material.key for row in split.train["tiny_computed"]), (
+        "computed values are no labels"
+    )
+
+
+def test_auxiliary_tasks_alone_stay_the_ones_that_are_scored(home: Path, known: dict[str, Task]) -> None:
+    split = split_of(recipe(home, tasks=["tiny_more"], before=[stage()]), [known["tiny_more"]])
+    assert split.targets == ("tiny_more",) and split.test["tiny_more"]
+
+
+def test_a_text_loses_what_it_tells_of_test_materials(pairs: Path, known: dict[str, Task]) -> None:
+    found = texts.load(str(pairs), [])
+    assert (found.read, len(found.removed)) == (4, 1) and found.removed[0].task == "tiny_gap"
+    assert len(found.rows) + found.held_out == 3
+    assert all(row.question and row.answer and row.target is None for row in found.rows)
+
+
+def test_a_text_teaches(home: Path, pairs: Path, known: dict[str, Task]) -> None:
+    base = tiny_base(home / "base")
+    asked = recipe(base, before=[stage(name="qa", tasks=[], texts=[str(pairs), "elements"])])
+    made = train(asked, tasks=[known["tiny_gap"]])
+    stood = Checkpoint.open(made.folder.parent / made.card.training["earlier"][0])
+    assert stood.card.training["rows"] > 2_000
+    assert asked.knowledge() == [str(pairs), "elements"]
+
+
+def test_other_texts_make_another_recipe(home: Path, pairs: Path, known: dict[str, Task]) -> None:
+    base = type("Base", (), {"sha256": "0"})()
+    asked = recipe(home, before=[stage(texts=[str(pairs)])])
+    before = recipe_hash(asked, [known["tiny_gap"]], base)
+    pairs.write_text(pairs.read_text().replace("grey", "blue"))
+    assert recipe_hash(asked, [known["tiny_gap"]], base) != before
+
+
+def test_the_audit_goes_stage_by_stage(home: Path, pairs: Path, known: dict[str, Task]) -> None:
+    asked = recipe(home, before=[stage(tasks=["tiny_more", "tiny_computed"], texts=[str(pairs)])])
+    found = audit_recipe(asked, tasks=[known["tiny_gap"]], folds=[0]).to_json()
+    assert found["verdict"] == "CLEAN"
+    assert {(p["train_task"], p["stage"]) for p in found["pairs"]} == {("tiny_more", "knowledge"), ("tiny_gap", "tune")}
+    assert [(p["train_task"], p["stage"], p["found"] > 0) for p in found["knowledge"]] == [
+        ("tiny_computed", "knowledge", True)
+    ]
+    assert found["texts"][0]["removed"] == {"tiny_gap": 1} and found["texts"][0]["pairs"] == 4
+    leaky = asked.model_copy(update={"split": asked.split.model_copy(update={"rule": "none"})})
+    crossed = audit_recipe(leaky, tasks=[known["tiny_gap"]], folds=[0]).to_json()
+    assert crossed["verdict"] == "LEAKY"
+    assert next(p for p in crossed["pairs"] if p["train_task"] == "tiny_more")["found"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"before": [{"name": "a"}]}, "stage a needs texts or tasks"),
+        ({"before": [{"name": "a", "texts": ["sciqac"]}]}, "'sciqac' is no text: did you mean sciqag?"),
+        ({"before": [{"name": "tune", "texts": ["elements"]}]}, "one is named tune"),
+        ({"before": [{"name": "a", "texts": ["elements"]}] * 2}, "two stages have one name"),
+        ({"before": [{"name": "a", "texts": ["elements"]}], "method": "lora"}, "earlier stages move all weights"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        build_recipe({"name": "a", "tasks": ["expt_gap"], **changes})
+
+
+# -- what a stage is fed -------------------------------------------------------------------------------
+
+
+def feed(rows: dict[str, list[Example]], task: Task, **changes: Any) -> Feed:
+    given: dict[str, Any] = {
+        "encoder": Encoder(tiny_tokenizer()), "style": style("compact"), "prompting": Prompting(order="permuted"),
+        "sampling": Sampling(), "batch_size": 16, "seed": 0,
+    }  # fmt: skip
+    return Feed(rows, [task], **{**given, **changes})
+
+
+def test_a_feed_goes_on_where_it_stood_and_foresees_every_token(home: Path, known: dict[str, Task]) -> None:
+    task = known["tiny_gap"]
+    rows = {"tiny_gap": split_of(recipe(home), [task]).train["tiny_gap"]}
+    made = feed(rows, task)
+    whole = list(itertools.islice(made.batches(), 2 * made.steps))
+    assert sum(map(len, whole[: made.steps])) == made.size == len(rows["tiny_gap"])
+    start = sum(map(len, whole[:3]))
+    assert list(itertools.islice(feed(rows, task).batches(start), 2 * made.steps - 3)) == whole[3:]
+    met = {token for batch in whole for row in batch for token in (*row.prompt, *row.answer)}
+    assert met <= made.vocabulary()
+    assert made.digest() == feed(rows, task).digest() != feed(rows, task, seed=1).digest()
+    assert made.digest() != feed(rows, task, prompting=Prompting(order="canonical")).digest()
+
+
+def test_negative_examples_come_in_their_share_and_only_in_training(home: Path, known: dict[str, Task]) -> None:
+    base = tiny_base(home / "base")
+    task = known["tiny_gap"]
+    made = train(recipe(base, negatives=0.2), tasks=[task])
+    plain = train(recipe(base), tasks=[task])
+    rows = plain.card.training["rows"]
+    assert made.card.training["rows"] == rows + round(rows / 4)
+    assert made.card.tasks["tiny_gap"].counts == plain.card.tasks["tiny_gap"].counts
+    assert NOT_A_MATERIAL == "not a material"
