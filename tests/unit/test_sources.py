@@ -11,6 +11,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -333,3 +334,16 @@ def test_a_file_source_that_is_gone_is_named(tmp_path: Path) -> None:
     assert locate(source) is None
     with pytest.raises(DataError, match=r"gone.csv: there is no such file"):
         fetch(source)
+
+
+def test_a_file_of_an_installed_package_is_read_where_it_stands(home: Path) -> None:
+    version = metadata.version("pytest")
+    path = Path(pytest.__file__)
+    source = Source(
+        kind="wheel", name="pytest", version=version, path="pytest/__init__.py", sha256=sources.sha256(path)
+    )
+    assert fetch(source).samefile(path)
+    # Another version may hold another file.
+    assert locate(source.model_copy(update={"version": "0.1"})) is None
+    with pytest.raises(DataError, match="wrong checksum"):
+        fetch(source.model_copy(update={"sha256": "0" * 64}))

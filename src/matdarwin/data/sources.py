@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -98,7 +99,19 @@ def locate(source: Source) -> Path | None:
         return path if path.is_file() else None
     folder = mirror()
     path = folder / source.mirror if folder is not None and source.mirror is not None else _cached(source)
-    return path if path.is_file() else None
+    return path if path.is_file() else _installed(source)
+
+
+def _installed(source: Source) -> Path | None:
+    """The file inside a package that is installed here in just the version that is pinned."""
+    if source.kind != "wheel" or source.path is None:
+        return None
+    try:
+        package = metadata.distribution(source.name)
+    except metadata.PackageNotFoundError:
+        return None
+    path = Path(str(package.locate_file(source.path)))
+    return path if package.version == source.version and path.is_file() else None
 
 
 def absent(source: Source) -> str:
