@@ -55,7 +55,7 @@ def test_one_answer_whatever_the_company(darwin: Darwin, at_trained: Path) -> No
 def test_table_for_people(darwin: Darwin, quick: list[Quick]) -> None:
     done = darwin("predict", "GaN", "PuN", "[red]bad[/red]")
     assert done.code == 1
-    for text in ("GaN", "0.3", "eV", "0.2 to 0.4 (90 %)", "never saw Pu", "invalid; `[red]bad[/red]` at position 0"):
+    for text in ("GaN", "0.3", "eV", "0.25 to 0.35 (90 %)", "never saw Pu", "invalid; `[red]bad[/red]` at position 0"):
         assert text in done.out
     assert "using checkpoint one-tiny_gap-" in done.err and "1 of 3 rows have no value" in done.err
 

@@ -21,6 +21,7 @@ from matdarwin.tasks.schema import Example, Task
 from matdarwin.training import stages
 from matdarwin.training.audit import audit_recipe
 from matdarwin.training.feed import Feed
+from matdarwin.training.loop import TrainingError
 from matdarwin.training.recipe import Prompting, Recipe, RecipeError, build_recipe, split_of
 from matdarwin.training.run import recipe_hash, train
 
@@ -224,3 +225,50 @@ def test_negative_examples_come_in_their_share_and_only_in_training(home: Path, 
     assert made.card.training["rows"] == rows + round(rows / 4)
     assert made.card.tasks["tiny_gap"].counts == plain.card.tasks["tiny_gap"].counts
     assert NOT_A_MATERIAL == "not a material"
+
+
+def test_wordings_that_are_not_there_or_held_out_are_refused_before_anything_is_trained(
+    home: Path, known: dict[str, Task]
+) -> None:
+    base = tiny_base(home / "base")
+    asked = recipe(base, before=[stage()], prompting={"wordings": [7]})
+    with pytest.raises(TrainingError, match="tiny_gap is not taught wording 7: it has 2"):
+        train(asked, tasks=[known["tiny_gap"]])
+    held = known["tiny_gap"].model_copy(update={"held_out_wording": 1})
+    with pytest.raises(TrainingError, match="tiny_gap is not taught wording 1: it is held out"):
+        train(recipe(base, before=[stage()], prompting={"wordings": [0, 1]}), tasks=[held])
+    assert not list((home / "checkpoints").glob("knowledge-*"))
+
+
+def test_a_task_of_a_stage_may_be_named_by_its_file(home: Path, known: dict[str, Task]) -> None:
+    base = tiny_base(home / "base")
+    known["some/where.yaml"] = known.pop("tiny_computed")
+    asked = recipe(base, before=[stage(tasks=["some/where.yaml"])])
+    made = train(asked, tasks=[known["tiny_gap"]])
+    assert made.card.training["earlier"][0].startswith("knowledge-")
+    found = audit_recipe(asked, tasks=[known["tiny_gap"]], folds=[0])
+    assert [pair.train_task for pair in found.knowledge] == ["tiny_computed"]
+
+
+def test_two_tasks_of_one_name_are_refused(home: Path, known: dict[str, Task]) -> None:
+    known["other.yaml"] = known["tiny_gap"].model_copy(update={"property": "another gap"})
+    with pytest.raises(RecipeError, match="a task tiny_gap that is another than the recipe's own"):
+        split_of(recipe(home, before=[stage(tasks=["other.yaml"])]), [known["tiny_gap"]])
+
+
+def test_the_same_data_under_another_name_are_a_leak(home: Path, known: dict[str, Task]) -> None:
+    copy = tiny_task(home, id="tiny_copy", rows=tiny_rows(150), scored=False, quantities=["something else"])
+    found = audit_recipe(recipe(home, tasks=["tiny_gap", "tiny_copy"]), tasks=[known["tiny_gap"], copy], folds=[0])
+    assert found.verdict == "LEAKY" and [pair.train_task for pair in found.twins] == ["tiny_copy"]
+    turned = [(formula, "0.0" if gap == "3.0" else "3.0") for formula, gap in tiny_rows(150)]
+    other = tiny_task(home, id="tiny_other", rows=turned, scored=False, quantities=["something else"])
+    found = audit_recipe(recipe(home, tasks=["tiny_gap", "tiny_other"]), tasks=[known["tiny_gap"], other], folds=[0])
+    assert found.verdict == "CLEAN" and found.elsewhere and not found.twins
+
+
+def test_computed_rows_do_not_teach_computed_labels(home: Path, known: dict[str, Task]) -> None:
+    own = tiny_task(home, id="tiny_own", rows=tiny_rows(150), origin="computed", quantities=["moment"])
+    split = split_of(recipe(home, tasks=["tiny_own"], before=[stage()]), [own])
+    test = {row.material.key for row in split.test["tiny_own"]}
+    assert test.isdisjoint(row.material.key for row in split.train["tiny_computed"])
+    assert split.removed["tiny_computed: key in the test fold of tiny_own"] > 0

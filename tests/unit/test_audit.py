@@ -218,8 +218,8 @@ def renamed(task: Task, **changes: Any) -> Task:
         (GAP, renamed(GAP, property="band gap of the absorber"), 1.0, 1.0, True),
         # What says something else, or says it in another unit, cannot be compared.
         (GAP, renamed(GAP, unit="meV"), 1.0, 1.0, None),
-        (STEEL, renamed(STEEL, property="hardness"), 1.0, 1.0, None),
-        (METAL, renamed(METAL, property="kind of gap"), "metal", "metal", None),
+        (STEEL, renamed(STEEL, property="hardness"), 1.0, 1.0, True),
+        (METAL, renamed(METAL, property="kind of gap"), "metal", "metal", True),
         (GAP, renamed(GLASS, quantities=GAP.quantities), 1.0, "yes", None),
         (STEEL, renamed(METAL, quantities=STEEL.quantities), 1.0, "metal", None),
     ],

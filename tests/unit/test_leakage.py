@@ -330,3 +330,8 @@ def test_a_task_with_nothing_left_to_train_on_is_refused() -> None:
         ),
     ):
         split([GAP], 0)
+
+
+def test_a_merged_row_keeps_every_key_of_its_rows() -> None:
+    rows = [example(GAP, 0, "k", 1.0), example(GAP, 1, "k", 2.0, "also"), example(GAP, 2, "k", 3.0, "too")]
+    assert [one.material.keys for one in merge(GAP, rows)] == [("k", "also", "too")]

@@ -74,6 +74,11 @@ def _show(name: str, found: Audit) -> None:
     if any(pair.found for pair in found.pairs):
         emit("For example:")
         _examples(found.pairs)
+    if found.twins:
+        emit(
+            "Labels that agree under another quantity's name, so they are the same data; give both tasks one quantity:"
+        )
+        _pairs(found.twins, found.folds)
     if found.faults and found.rule == "key":  # without a rule they say no more than the table above
         emit("Materials that stand in two parts of a split:")
         for line in found.faults[:_FAULTS]:
@@ -86,7 +91,7 @@ def _show(name: str, found: Audit) -> None:
         _cost(found)
     if found.knowledge:
         emit("Computed values that teach, which is knowledge used and no leak:")
-        _pairs(found.knowledge, found.folds)
+        _pairs([pair for pair in found.knowledge if pair.found] or found.knowledge[:1], found.folds)
     if found.evidence:
         emit("Materials of which the questions state computed values, which is knowledge used and no leak:")
         _evidence(found)

@@ -18,6 +18,7 @@ TUNE = "tune"
 """The stage in which a model is taught its own tasks, the last."""
 
 _EXAMPLES = 3
+_TWIN = 5  # fewer labels that agree may be chance
 
 _ZERO = {"band gap": ("metal", "not metal")}
 """Quantity -> the class that a value of exactly 0 means, and the one that every greater value means."""
@@ -144,8 +145,13 @@ class Audit:
 
     @property
     def verdict(self) -> Verdict:
-        """LEAKY where a test material stands in training of its quantity, or in two parts of a split."""
-        return "LEAKY" if self.faults or any(pair.found for pair in self.pairs) else "CLEAN"
+        """LEAKY where a test material stands in training of its quantity, in two parts of a split, or among `twins`."""
+        return "LEAKY" if self.faults or self.twins or any(pair.found for pair in self.pairs) else "CLEAN"
+
+    @property
+    def twins(self) -> tuple[Pair, ...]:
+        """Pairs of differing quantities whose labels mostly agree: the same data under another name."""
+        return tuple(p for p in self.elsewhere if p.labels_compared >= _TWIN and 2 * p.labels_agree > p.labels_compared)
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
@@ -157,6 +163,7 @@ class Audit:
             "folds": list(self.folds),
             "pairs": [_json(pair) for pair in self.pairs],
             "totals": totals(self.pairs),
+            "twins": [_json(pair) for pair in self.twins],
             "elsewhere": [_json(pair) for pair in self.elsewhere],
             "knowledge": [_json(pair) for pair in self.knowledge],
             "near_duplicates": [_json(one) for one in self.near],
@@ -275,12 +282,13 @@ def _comparison(task: Task, other: Task) -> Callable[[Any, Any], bool] | None:
     # Such a quantity is one number, whatever words a task has for it; others (thermoelectric) are whole families.
     quantities = set(task.quantities) & set(other.quantities) & set(_ZERO)
     if task.kind == other.kind == "regression":
-        if task.unit != other.unit or (task.property != other.property and not quantities):
+        # Whatever they are called, numbers in one unit that agree are suspicious (see `Audit.twins`).
+        if task.unit != other.unit or (task.unit is None and task.property != other.property and not quantities):
             return None
         digits = task.decimals
         return lambda test, train: bool(round(float(test), digits) == round(float(train), digits))
     if task.kind == other.kind:
-        return (lambda test, train: bool(test == train)) if task.property == other.property else None
+        return (lambda test, train: bool(test == train)) if set(task.labels) == set(other.labels) else None
     for quantity in quantities:
         zero, above = _ZERO[quantity]
         if {zero, above} == set(task.labels):

@@ -201,8 +201,10 @@ def _test(scored: Sequence[Task], rows: Rows, fold: int | None) -> Rows:
 
 
 def related(task: Task, other: Task) -> bool:
-    """Whether test rows of one may not teach as rows of the other: they share a quantity, or are the same task."""
-    return not set(task.quantities).isdisjoint(other.quantities)
+    """Whether test rows of one may not teach as rows of the other: they share a quantity, or both are computed."""
+    # One calculation gives many values: what it says of one may hold the label of another.
+    computed = task.origin == other.origin == "computed"
+    return computed or not set(task.quantities).isdisjoint(other.quantities)
 
 
 def _keys(examples: Iterable[Example]) -> set[str]:
@@ -253,6 +255,8 @@ def merge(task: Task, examples: Sequence[Example], removed: Counter[str] | None 
         if len(rows) == 1:
             result.append(first)
             continue
+        keys = tuple(dict.fromkeys(key for row in rows for key in row.material.keys))  # a row may have one more
+        first = replace(first, material=replace(first.material, keys=keys))
         if task.kind == "regression":
             values = [float(row.target) for row in rows if row.target is not None]
             result.append(replace(first, target=statistics.median(values), spread=max(values) - min(values)))

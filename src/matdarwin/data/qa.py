@@ -281,7 +281,7 @@ def remove_test_facts(pairs: Iterable[Pair], tests: Sequence[tuple[Task, Sequenc
 
 PROPERTY_WORDS: Mapping[str, tuple[str, ...]] = {
     "band gap": (
-        *("gap", "bandgap", "eg", "conductor"),
+        *("gap", "bandgap", "eg", "e g", "conductor", "conduction band*", "absorption edge"),
         *("semiconduct*", "semimetal*", "insulat*", "metallic", "is a metal", "are metals", "non metal*"),
     ),
     "glass": ("glass*", "amorphous", "vitrif*"),

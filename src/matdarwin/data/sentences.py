@@ -288,6 +288,7 @@ def _formulas(text: str) -> dict[str, str]:
     """Key of everything in a text that reads as a formula -> its spelling there."""
     plain = re.sub(r"</?sub>|\$", "", unicodedata.normalize("NFKC", text))
     plain = re.sub(r"_\{?([\d.]+)\}?", r"\1", plain)
+    plain = re.sub(r"(?<=[A-Za-z0-9])[-\u2010-\u2014](?=[A-Z])", "", plain)  # Cd-Te is CdTe here
     found: dict[str, str] = {}
     for match in _FORMULA.finditer(plain):
         word = match[0].strip(".")

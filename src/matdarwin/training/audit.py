@@ -14,7 +14,7 @@ from matdarwin.data.leakage import targets
 from matdarwin.data.readers import read
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
-from matdarwin.training.recipe import Recipe, split_of
+from matdarwin.training.recipe import Recipe, ids_of, split_of
 
 _EXAMPLES = 3
 
@@ -35,7 +35,7 @@ def audit_recipe(recipe: Recipe, *, tasks: Sequence[Task] | None = None, folds: 
     chosen = range(FOLDS) if folds is None else sorted(set(folds))
     found = audit(
         (split_of(recipe.model_copy(update={"fold": fold}), known) for fold in chosen),
-        {stage.name: stage.tasks for stage in recipe.before if stage.tasks} | {TUNE: [task.id for task in known]},
+        {stage.name: ids_of(stage) for stage in recipe.before if stage.tasks} | {TUNE: [task.id for task in known]},
     )
     told = tuple(_told(stage.name, name, known) for stage in recipe.before for name in stage.texts)
     found = replace(found, texts=told)

@@ -272,12 +272,19 @@ def build_recipe(data: dict[str, Any], settings: list[str] | None = None, *, whe
     return recipe
 
 
+def ids_of(stage: Stage) -> list[str]:
+    """Ids of a stage's tasks, which may be named by their files."""
+    return [registry.load(name).id for name in stage.tasks]
+
+
 def earlier_tasks(recipe: Recipe, tasks: Sequence[Task]) -> list[Task]:
     """Tasks of earlier stages that are none of the recipe's own: they teach, and lose every test material of its own."""
-    own = {task.id for task in tasks}
-    names = dict.fromkeys(name for stage in recipe.before for name in stage.tasks)
-    found = [registry.load(name) for name in names]
-    return [task.model_copy(update={"scored": False}) for task in found if task.id not in own]
+    own = {task.id: task for task in tasks}
+    found = {task.id: task for stage in recipe.before for task in map(registry.load, stage.tasks)}
+    for name, task in found.items():
+        if own.get(name, task) != task:
+            raise RecipeError(f"before: a task {name} that is another than the recipe's own of that name; rename one")
+    return [task.model_copy(update={"scored": False}) for name, task in found.items() if name not in own]
 
 
 def split_of(recipe: Recipe, tasks: Sequence[Task]) -> Split:
@@ -285,7 +292,7 @@ def split_of(recipe: Recipe, tasks: Sequence[Task]) -> Split:
 
     Raises:
         DataError: The data cannot be had, or leave nothing to train on.
-        RecipeError: Evidence for tasks that may have none.
+        RecipeError: Evidence for tasks that may have none, or two tasks of one name.
     """
     options = recipe.split
     if earlier := earlier_tasks(recipe, tasks):

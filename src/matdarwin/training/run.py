@@ -134,8 +134,10 @@ def _train(
         log=_log(name),
     )  # fmt: skip
     run.cards = {task.id: _card(task, split) for task in tasks}
+    # Before the earlier stages are trained: what is wrong with the last is to be said at once.
+    feed = own_feed(run)
     earlier = _earlier(run)
-    told = teach(run, own_feed(run), recipe.optimising, choose=True)
+    told = teach(run, feed, recipe.optimising, choose=True)
     if earlier:
         told["earlier"] = earlier
     told["seconds"] = round(time.perf_counter() - began, 1)

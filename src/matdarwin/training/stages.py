@@ -27,7 +27,7 @@ from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.feed import Feed
 from matdarwin.training.loop import Step, TrainingError, UsedWords, epochs_of, optimise
-from matdarwin.training.recipe import Optimising, Recipe, Stage
+from matdarwin.training.recipe import Optimising, Recipe, Stage, ids_of
 from matdarwin.training.report import Report
 
 _VALIDATION_ROWS = 250
@@ -88,18 +88,23 @@ def own_feed(run: Run) -> Feed:
 def stage_feed(run: Run, stage: Stage) -> Feed:
     """What an earlier stage is fed: rows of its tasks, and its texts."""
     known = {task.id: task for task in run.split.tasks}
-    rows: dict[str, Sequence[Example]] = {name: run.split.train[name] for name in stage.tasks}
+    rows: dict[str, Sequence[Example]] = {name: run.split.train[name] for name in ids_of(stage)}
     for name in stage.texts:
         text = texts.load(name, run.tasks)
         if not text.rows:
             raise TrainingError(f"stage {stage.name}: no pair of {name} is left to learn from")
         rows[name] = text.rows
-    return _feed(run, rows, [known[name] for name in stage.tasks], stage.sampling, stage.optimising)
+    return _feed(run, rows, [known[name] for name in ids_of(stage)], stage.sampling, stage.optimising)
 
 
 def _feed(
     run: Run, rows: Mapping[str, Sequence[Example]], tasks: Sequence[Task], sampling: Sampling, options: Optimising
 ) -> Feed:
+    for task in tasks:
+        for wording in run.recipe.prompting.wordings:
+            if wording >= len(task.wordings) or wording == task.held_out_wording:
+                why = "it is held out, to test with" if wording < len(task.wordings) else f"it has {len(task.wordings)}"
+                raise TrainingError(f"prompting.wordings: {task.id} is not taught wording {wording}: {why}")
     return Feed(
         rows, tasks, encoder=Encoder(run.tokenizer), style=run.style, prompting=run.recipe.prompting, sampling=sampling,
         batch_size=options.batch_size, seed=run.recipe.seed,
