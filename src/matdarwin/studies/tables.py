@@ -266,7 +266,7 @@ def _bench_line(bench: dict[str, Any]) -> str:
         "times_generate_compact": "as fast as plain batched generation with compact prompts",
         "times_generate_alpaca": "with alpaca prompts",
     }
-    parts = [f"{float(bench[key]):.2g} times {text}" for key, text in named.items() if bench.get(key) is not None]
+    parts = [f"{float(bench[key]):.1f} times {text}" for key, text in named.items() if bench.get(key) is not None]
     return (
         f"The whole distribution is computed {', '.join(parts)}."
         if parts
