@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from matdarwin.language.answers import ANSWER_FORMAT
 from matdarwin.language.prompts import STYLES, wordings_hash
 from matdarwin.models.checkpoint import Card, Checkpoint, TaskCard
-from matdarwin.tasks.schema import Task
+from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.recipe import Recipe
 
 _WORDS = (
@@ -241,3 +241,20 @@ def fill(folder: Path) -> None:
     for name in ("weights/model.safetensors", "weights/config.json", "tokenizer/tokenizer.json", "metrics.jsonl"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(f"this is {name}")
+
+
+@contextmanager
+def in_place_of_files(rows: Mapping[str, list[Example]]) -> Iterator[None]:
+    """These rows, by task, in place of the files; a context, since hypothesis runs many examples in one test."""
+    import pytest
+
+    from matdarwin.data import folds, leakage
+    from matdarwin.data.readers import Table
+
+    def read(task: Task) -> Table:
+        return Table(task, rows[task.id], [], len(rows[task.id]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leakage, "read", read)
+        patch.setattr(folds, "read", read)
+        yield

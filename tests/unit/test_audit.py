@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tiny import in_place_of_files
 
 from matdarwin.data import audit as auditing
-from matdarwin.data import folds as folding
 from matdarwin.data import leakage
 from matdarwin.data.audit import Pair, audit, totals
 from matdarwin.data.leakage import Split, split
 from matdarwin.data.near import near
-from matdarwin.data.readers import Table
 from matdarwin.materials import parse
 from matdarwin.materials.material import Material
 from matdarwin.tasks.registry import load
@@ -39,19 +36,6 @@ Rows = dict[str, list[Example]]
 def example(task: Task, row: int, key: str, target: Any, *others: str, fold: int | None = None, **more: Any) -> Example:
     material = Material("composition", f"as given {key}", (key,), (key,), key, (key, *others), ())
     return Example(task=task.id, row=str(row), material=material, target=target, fold=fold, **more)
-
-
-@contextmanager
-def data(rows: Rows) -> Iterator[None]:
-    """These rows in place of the files; a context, since hypothesis runs many examples in one test."""
-
-    def read(task: Task) -> Table:
-        return Table(task, rows[task.id], [], len(rows[task.id]))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leakage, "read", read)
-        patch.setattr(folding, "read", read)
-        yield
 
 
 def world(seed: int, size: int = 60) -> Rows:
@@ -77,7 +61,7 @@ lists = st.lists(st.sampled_from([GAP, METAL, AUX, GLASS, STEEL]), min_size=1, u
 @settings(deadline=None, max_examples=30)
 @given(seed=seeds, tasks=lists, fold=st.integers(0, 4), scheme=st.sampled_from(["official", "aligned", "seeded"]))
 def test_a_clean_split_is_never_flagged(seed: int, tasks: list[Task], fold: int, scheme: Any) -> None:
-    with data(world(seed)):
+    with in_place_of_files(world(seed)):
         found = audit([split(tasks, fold, seed=seed, folds=scheme)])
     assert found.verdict == "CLEAN" and found.faults == ()
     assert all(pair.found == 0 for pair in found.pairs)
@@ -87,7 +71,7 @@ def test_a_clean_split_is_never_flagged(seed: int, tasks: list[Task], fold: int,
 @given(seed=seeds, tasks=lists, fold=st.integers(0, 4), part=st.sampled_from(["train", "validation", "calibration"]))
 def test_a_planted_leak_is_always_found(seed: int, tasks: list[Task], fold: int, part: str) -> None:
     rng = random.Random(seed)
-    with data(world(seed)):
+    with in_place_of_files(world(seed)):
         done = split(tasks, fold, seed=seed)
     victim = rng.choice([task for task in tasks if task.id in done.targets])
     other = rng.choice([task for task in tasks if leakage.related(victim, task)])
@@ -105,7 +89,7 @@ def test_a_planted_leak_is_always_found(seed: int, tasks: list[Task], fold: int,
 @given(seed=seeds, tasks=lists, fold=st.integers(0, 4))
 def test_without_a_rule_the_counts_are_those_of_a_count_by_hand(seed: int, tasks: list[Task], fold: int) -> None:
     rows = world(seed)
-    with data(rows):
+    with in_place_of_files(rows):
         done = split(tasks, fold, seed=seed, rule="none")
         found = audit([done])
     counted = {}
@@ -144,7 +128,7 @@ SMALL: Rows = {
 
 
 def small(tasks: list[Task], rule: Any = "none", rows: Rows = SMALL) -> auditing.Audit:
-    with data(rows):
+    with in_place_of_files(rows):
         return audit([split(tasks, 0, validation=0, calibration=0, rule=rule)])
 
 
@@ -249,7 +233,7 @@ def test_labels_are_compared_under_the_same_conditions() -> None:
 
 
 def test_a_material_in_two_parts_of_training_is_a_fault() -> None:
-    with data(world(3, 300)):
+    with in_place_of_files(world(3, 300)):
         done = split([GAP, METAL], 0)
     moved = done.calibration[GAP.id][0]
     found = audit([replace(done, train={**done.train, METAL.id: [*done.train[METAL.id], moved]})])
@@ -276,7 +260,7 @@ def test_the_report_is_json() -> None:
 
 
 def test_what_holds_nothing_out_cannot_be_audited() -> None:
-    with data(world(1)):
+    with in_place_of_files(world(1)):
         with pytest.raises(ValueError, match="holds nothing out"):
             audit([split([GAP], None)])
         with pytest.raises(ValueError, match="needs a split"):
@@ -359,7 +343,7 @@ def test_names_have_no_near_duplicates() -> None:
 
 def test_a_recipe_is_audited_over_its_own_split() -> None:
     recipe = build_recipe({"name": "x", "tasks": [GAP.id, METAL.id], "fold": 3, "split": {"rule": "none"}})
-    with data(world(5)):
+    with in_place_of_files(world(5)):
         found = audit_recipe(recipe)
         one = audit_recipe(recipe, folds=[2, 2])
     assert found.folds == (0, 1, 2, 3, 4) and one.folds == (2,)
@@ -379,7 +363,7 @@ def test_the_rule_is_no_part_of_a_recipe_that_keeps_it() -> None:
 
 def test_without_a_rule_nothing_is_removed_or_merged() -> None:
     rows = {GAP.id: [example(GAP, row, "k", 1.0, fold=row % 5) for row in range(10)]}
-    with data(rows):
+    with in_place_of_files(rows):
         done: Split = split([GAP], 0, rule="none", validation=0, calibration=0)
     assert (done.rule, done.removed, len(done.train[GAP.id])) == ("none", {}, 8)
     assert leakage.check(done) != []

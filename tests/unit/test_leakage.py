@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tiny import in_place_of_files
 
-from matdarwin.data import folds as folding
-from matdarwin.data import leakage
 from matdarwin.data.leakage import Split, check, clusters, leaks, merge, split
-from matdarwin.data.readers import Table
 from matdarwin.data.sources import DataError
 from matdarwin.materials.material import Material
 from matdarwin.tasks.registry import load
@@ -31,19 +27,6 @@ Rows = dict[str, list[Example]]
 def example(task: Task, row: int, key: str, target: Any, *others: str, fold: int | None = None, **more: Any) -> Example:
     material = Material("composition", key, (key,), (key,), key, (key, *others), ())
     return Example(task=task.id, row=str(row), material=material, target=target, fold=fold, **more)
-
-
-@contextmanager
-def data(rows: Rows) -> Iterator[None]:
-    """These rows in place of the files; a context, since hypothesis runs many examples in one test."""
-
-    def read(task: Task) -> Table:
-        return Table(task, rows[task.id], [], len(rows[task.id]))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leakage, "read", read)
-        patch.setattr(folding, "read", read)
-        yield
 
 
 def world(seed: int, size: int = 200) -> Rows:
@@ -80,7 +63,7 @@ def keys(examples: list[Example]) -> set[str]:
     scheme=st.sampled_from(["official", "aligned", "seeded"]),
 )
 def test_no_key_crosses(seed: int, chosen: list[Task], fold: int | None, scheme: Any) -> None:
-    with data(world(seed)):
+    with in_place_of_files(world(seed)):
         done = split(chosen, fold, seed=seed, folds=scheme)
     assert check(done) == []
     # Said again without the code under test: all that share a quantity, part against part.
@@ -104,7 +87,7 @@ def test_no_key_crosses(seed: int, chosen: list[Task], fold: int | None, scheme:
 def test_the_same_seed_gives_the_same_split_and_every_row_is_accounted_for(seed: int, fold: int) -> None:
     tasks = [GAP, METAL, AUX]
     rows = world(seed)
-    with data(rows):
+    with in_place_of_files(rows):
         one, two = split(tasks, fold, seed=seed), split(tasks, fold, seed=seed)
         read = {task.id: len(rows[task.id]) for task in tasks}
     assert one == two
@@ -116,7 +99,7 @@ def test_the_same_seed_gives_the_same_split_and_every_row_is_accounted_for(seed:
 
 def test_test_rows_are_the_folds_rows_untouched_and_in_order() -> None:
     rows = world(1)
-    with data(rows):
+    with in_place_of_files(rows):
         done = split([GAP, METAL, AUX], 3)
     assert done.test[GAP.id] == [one for one in rows[GAP.id] if one.fold == 3]
     assert AUX.id not in done.test and done.targets == (GAP.id, METAL.id)
@@ -138,7 +121,7 @@ def test_a_row_is_removed_for_its_own_tasks_test_and_for_others_of_its_quantity(
     }
     rows[GAP.id].append(example(GAP, 3, "free", 1.0, fold=1))
     rows[STEEL.id] = [example(STEEL, 0, "t", 1.0, fold=1), example(STEEL, 1, "s", 1.0, fold=0)]
-    with data(rows):
+    with in_place_of_files(rows):
         done = split([GAP, METAL, AUX, STEEL], 0, validation=0, calibration=0)
     assert {task: [one.material.key for one in left] for task, left in done.train.items()} == {
         GAP.id: ["free"],
@@ -161,7 +144,7 @@ def test_a_key_falls_into_the_same_part_alone_and_with_other_tasks() -> None:
     rows[METAL.id] = [
         example(METAL, row, f"k{row}", rng.choice(METAL.labels), fold=(row + 1) % 5) for row in range(1200)
     ]
-    with data(rows):
+    with in_place_of_files(rows):
         alone, both = split([GAP], 0, folds="aligned"), split([GAP, METAL], 0, folds="aligned")
     for part in ("train", "validation", "calibration", "test"):
         assert getattr(alone, part)[GAP.id] == getattr(both, part)[GAP.id]
@@ -171,7 +154,7 @@ def test_a_key_falls_into_the_same_part_alone_and_with_other_tasks() -> None:
 def test_calibration_takes_a_tenth_but_fifty_but_at_most_a_third_and_nothing_under_thirty(
     size: int, calibrated: int
 ) -> None:
-    with data({STEEL.id: [example(STEEL, row, f"k{row}", 1.0, fold=row % 5) for row in range(size)]}):
+    with in_place_of_files({STEEL.id: [example(STEEL, row, f"k{row}", 1.0, fold=row % 5) for row in range(size)]}):
         done = split([STEEL], 0)
     found = len(done.calibration[STEEL.id])
     if size == 5000:
@@ -183,13 +166,13 @@ def test_calibration_takes_a_tenth_but_fifty_but_at_most_a_third_and_nothing_und
 
 
 def test_a_fold_of_none_uses_all_and_tests_nothing() -> None:
-    with data(world(2)):
+    with in_place_of_files(world(2)):
         done = split([GAP], None)
     assert done.test == {GAP.id: []} and done.kept[GAP.id] == 200
 
 
 def test_auxiliary_tasks_alone_are_what_is_scored() -> None:
-    with data(world(3)):
+    with in_place_of_files(world(3)):
         done = split([AUX], 1)
     assert done.targets == (AUX.id,) and done.test[AUX.id] and done.calibration[AUX.id]
 
@@ -197,13 +180,13 @@ def test_auxiliary_tasks_alone_are_what_is_scored() -> None:
 def test_auxiliary_rows_of_keys_that_no_scored_task_has_all_train() -> None:
     rows = world(4)
     rows[AUX.id] = [example(AUX, row, f"new{row}", 1.0) for row in range(300)]
-    with data(rows):
+    with in_place_of_files(rows):
         done = split([GAP, AUX], 0)
     assert len(done.train[AUX.id]) == 300
 
 
 def test_limit_takes_a_seeded_sample_and_larger_ones_hold_smaller_ones() -> None:
-    with data(world(5)):
+    with in_place_of_files(world(5)):
         whole, ten, twenty = (split([GAP], 0, limit=limit) for limit in (None, 10, 20))
     rows = [{one.row for one in done.train[GAP.id]} for done in (ten, twenty, whole)]
     assert [len(part) for part in rows[:2]] == [10, 20] and rows[0] < rows[1] < rows[2]
@@ -212,7 +195,7 @@ def test_limit_takes_a_seeded_sample_and_larger_ones_hold_smaller_ones() -> None
 
 
 def test_another_seed_draws_other_keys_but_the_same_test() -> None:
-    with data(world(6, 400)):
+    with in_place_of_files(world(6, 400)):
         one, two = split([GAP], 0, seed=0), split([GAP], 0, seed=1)
     assert one.test == two.test and one.validation != two.validation and one.calibration != two.calibration
 
@@ -260,7 +243,7 @@ def broken(done: Split, source: str, target: str) -> Split:
     [("test", "train"), ("calibration", "train"), ("validation", "calibration"), ("train", "test")],
 )
 def test_the_proof_fails_when_a_material_stands_in_two_parts(source: str, target: str) -> None:
-    with data(world(7, 400)):
+    with in_place_of_files(world(7, 400)):
         done = split([GAP, METAL], 0)
     faults = check(broken(done, source, target))
     assert (
@@ -281,7 +264,7 @@ def test_leaks_are_counted_pair_by_pair() -> None:
         METAL.id: [example(METAL, 0, "b", "metal", fold=1), example(METAL, 1, "c", "metal", fold=0)],
         AUX.id: [example(AUX, 0, "a", 1.0), example(AUX, 1, "b", 1.0), example(AUX, 2, "c", 1.0)],
     }
-    with data(rows):
+    with in_place_of_files(rows):
         found = {
             (leak.task, leak.train_task): (leak.found, leak.test_rows, leak.share)
             for leak in leaks([GAP, METAL, AUX], 0)
@@ -308,7 +291,7 @@ def test_tasks_that_share_a_quantity_through_a_third_are_one_cluster() -> None:
 
 
 def test_nonsense_is_refused() -> None:
-    with data(world(8)):
+    with in_place_of_files(world(8)):
         with pytest.raises(DataError, match=r"expt_gap: has no fold 9; choose from 0, 1, 2, 3, 4"):
             split([GAP], 9)
         with pytest.raises(DataError, match=r"one or more different tasks"):
@@ -324,7 +307,7 @@ def test_nonsense_is_refused() -> None:
 def test_a_task_with_nothing_left_to_train_on_is_refused() -> None:
     rows = {GAP.id: [example(GAP, row, "k", 1.0, fold=row % 5) for row in range(10)]}
     with (
-        data(rows),
+        in_place_of_files(rows),
         pytest.raises(
             DataError, match=r"expt_gap: no training row is left in fold 0; removed: .*its own test fold': 8"
         ),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matdarwin.data import readers, tablecache
+from matdarwin.data import odd, readers, tablecache
 from matdarwin.data.cards import away
 from matdarwin.data.readers import Reject, Table, read
 from matdarwin.data.sources import DataError
@@ -92,7 +92,7 @@ def test_what_shapes_rows_is_part_of_the_key(
     read(tiny_task(tmp_path, rows=ROWS))
     other = tiny_task(tmp_path, rows=ROWS, **changes)
     assert again(other, monkeypatch, parses=parses) == readers._table(
-        other, readers.table_rows([Path(other.source.name)], readers.columns(other.reader))
+        other, odd.table_rows([Path(other.source.name)], readers.columns(other.reader))
     )
 
 

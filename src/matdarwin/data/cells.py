@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import ROUND_HALF_EVEN, Decimal
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 """What counts as a number in a cell; stricter than `float`, which takes `1_0`, other scripts' digits and `nan`."""
@@ -41,3 +42,9 @@ def number(text: str, column: str) -> float:
     if not math.isfinite(value):  # 1e999
         raise RowError(text, column, "not finite", f": {text!r}")
     return value
+
+
+def written(value: float, decimals: int) -> str:
+    """A number with fixed decimals, rounded half-even, never minus zero and without an exponent."""
+    rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_EVEN)
+    return f"{abs(rounded) if rounded == 0 else rounded:f}"

@@ -10,12 +10,11 @@ import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from matdarwin.data import disk
-from matdarwin.data.readers import RowError, number
+from matdarwin.data.cells import RowError, number, written
 from matdarwin.data.sources import DataError, cache, disk_errors, fetch
 from matdarwin.data.tables import rows
 from matdarwin.materials import MaterialError, parse_composition, plain
@@ -222,13 +221,8 @@ class Evidence:
             if database.id in found:
                 said = phrases.setdefault(database.quantity, [])
                 unit = f" {database.unit}" if not said else ""
-                said.append(f"{_written(found[database.id].value, database.decimals)}{unit} ({database.label})")
+                said.append(f"{written(found[database.id].value, database.decimals)}{unit} ({database.label})")
         return tuple(f"computed {quantity} {', '.join(said)}" for quantity, said in phrases.items())
-
-
-def _written(value: float, decimals: int) -> str:
-    rounded = Decimal(repr(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_EVEN)
-    return f"{abs(rounded) if rounded == 0 else rounded:f}"
 
 
 def attach(task: Task, examples: Sequence[Example], evidence: Evidence) -> list[Example]:

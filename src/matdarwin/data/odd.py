@@ -1,4 +1,4 @@
-"""Readers of odd files: one function a file, each to rows of cells as a plain table would give them."""
+"""Files to rows of cells: the plain table, and one function for each odd file that gives them as a table would."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ Rows = Iterator[tuple[int, Row | RowError]]
 
 UNEVEN = "the row has more or fewer cells than the header"
 """Cause of the reject that a row of another length than the header is."""
+
+
+def table_rows(paths: Sequence[Path], needed: Sequence[str]) -> Rows:
+    """Reader `table`: one row is one example; CSV (also .gz, UTF-8) or Parquet, numbered through all files.
+
+    Raises:
+        DataError: Wrong encoding, a missing or repeated column, or a file that is no table.
+    """
+    place = 0
+    for path in paths:
+        for _, row in rows(path, needed):
+            place += 1
+            yield place, RowError(row, "", UNEVEN) if isinstance(row, str) else row
 
 
 def opv(paths: Sequence[Path], needed: Sequence[str]) -> Rows:
@@ -180,14 +193,8 @@ def alloys(paths: Sequence[Path], needed: Sequence[str]) -> Rows:
     Raises:
         DataError: Wrong encoding, a missing or repeated column, or a file that is no table.
     """
-    place = 0
-    for path in paths:
-        for _, row in rows(path, needed):
-            place += 1
-            if isinstance(row, str):
-                yield place, RowError(row, "", UNEVEN)
-            else:
-                yield place, {**row, needed[0]: mended(row[needed[0]])}
+    for place, row in table_rows(paths, needed):
+        yield place, row if isinstance(row, RowError) else {**row, needed[0]: mended(row[needed[0]])}
 
 
 def mended(formula: str) -> str:

@@ -15,9 +15,9 @@ from matdarwin.data.cells import DECIMAL_COMMA as DECIMAL_COMMA  # part of what 
 from matdarwin.data.cells import NUMBER as NUMBER
 from matdarwin.data.cells import RowError as RowError
 from matdarwin.data.cells import number as number
-from matdarwin.data.odd import UNEVEN, Rows
+from matdarwin.data.odd import Rows, table_rows
 from matdarwin.data.sources import DataError, fetch
-from matdarwin.data.tables import Row, rows
+from matdarwin.data.tables import Row
 from matdarwin.materials import parse
 from matdarwin.materials.material import Kind, Material, MaterialError
 from matdarwin.tasks.registry import nearest
@@ -85,19 +85,6 @@ def columns(reader: Reader) -> list[str]:
     named = [reader.material, *reader.alternatives, reader.target, *reader.conditions.values(), *reader.keys]
     named += [column for column in (reader.row_id, reader.fold) if column is not None]
     return list(dict.fromkeys([*named, *reader.spellings, *reader.drop, *reader.unique]))
-
-
-def table_rows(paths: Sequence[Path], needed: Sequence[str]) -> Rows:
-    """Reader `table`: one row is one example; CSV (also .gz, UTF-8) or Parquet, numbered through all files.
-
-    Raises:
-        DataError: Wrong encoding, a missing or repeated column, or a file that is no table.
-    """
-    place = 0
-    for path in paths:
-        for _, row in rows(path, needed):
-            place += 1
-            yield place, RowError(row, "", UNEVEN) if isinstance(row, str) else row
 
 
 READERS: dict[str, Callable[[Sequence[Path], Sequence[str]], Rows]] = {

@@ -10,10 +10,10 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cache, lru_cache
 from typing import Any
 
+from matdarwin.data.cells import written
 from matdarwin.data.folds import order
 from matdarwin.data.sources import DataError
 from matdarwin.materials import MaterialError, parse_composition
@@ -193,9 +193,8 @@ def _wordings(known: Sequence[tuple[str, str]], key: str, seed: int, each: int) 
 
 
 def _written(value: float, decimals: int, unit: str) -> str:
-    """A number with its unit: fixed decimals, rounded half-even, never minus zero."""
-    rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_EVEN)
-    return f"{abs(rounded) if rounded == 0 else rounded:f} {unit}".strip()
+    """A number with its unit."""
+    return f"{written(value, decimals)} {unit}".strip()
 
 
 @cache
