@@ -115,6 +115,11 @@ class UsedWords:
                 self._head[self._tokens] = self._head_rows
 
 
+def trainable(model: Any, words: UsedWords | None) -> list[Any]:
+    """The parameters in training."""
+    return [p for p in model.parameters() if p.requires_grad] + (words.parameters if words else [])
+
+
 def epochs_of(steps: int, options: Optimising) -> int:
     """Number of epochs that a set of that many steps an epoch is trained for."""
     return max(options.epochs, math.ceil(options.minimum_steps / steps))
@@ -219,7 +224,7 @@ def optimise(
         TrainingError: The loss or the gradient is not a number.
     """
     device = next(model.parameters()).device
-    weights = [p for p in model.parameters() if p.requires_grad] + (words.parameters if words else [])
+    weights = trainable(model, words)
     optimiser = torch.optim.AdamW(
         weights, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
     )

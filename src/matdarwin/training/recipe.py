@@ -101,6 +101,15 @@ class Optimising(_Part):
     minimum_steps: int = Field(
         default=0, ge=0, description="Fewest steps; small sets are passed over more often to reach them."
     )
+    # What stands at its default below is not written, so that results from before there were these keys compare equal
+    # to new ones.
+    average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        exclude_if=lambda share: share == 0,
+        description="Share of the steps, the last ones, whose weights are averaged; 0: the last weights stand.",
+    )
 
 
 class Stage(_Part):

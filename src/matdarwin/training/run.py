@@ -187,7 +187,7 @@ def _earlier(run: Run) -> list[str]:
     model = run.model
     for stage in run.recipe.before:
         feed = stage_feed(run, stage)
-        digest = feed.digest(begun=begun, optimising=stage.optimising.model_dump(mode="json"))
+        digest = feed.digest(begun=begun, optimising=stage.optimising.model_dump(mode="json", exclude_defaults=True))
         name = f"{stage.name}-{digest[:8]}"
         with checkpoints.hold(name):
             done = checkpoints.checkpoints_folder() / name

@@ -7,7 +7,8 @@ import json
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from matdarwin.models.decoding import SURE_END
 from matdarwin.prediction.intervals import Calibration, calibrate
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks.schema import Example, Task
+from matdarwin.training.average import WeightAverage
 from matdarwin.training.feed import Feed
-from matdarwin.training.loop import Step, TrainingError, UsedWords, epochs_of, optimise
+from matdarwin.training.loop import Step, TrainingError, UsedWords, epochs_of, optimise, trainable
 from matdarwin.training.recipe import Optimising, Recipe, Stage, ids_of
 from matdarwin.training.report import Report
 
@@ -128,6 +130,9 @@ def teach(run: Run, feed: Feed, options: Optimising, *, choose: bool) -> dict[st
     if run.recipe.method == "full" and options.embeddings == "used":
         words = UsedWords(run.model, feed.vocabulary())
     autocast = run.compute if run.compute != torch.float32 else None
+    average = None
+    if options.average:
+        average = WeightAverage(trainable(run.model, words), first=total - round(options.average * total) + 1)
     best: tuple[float, int, dict[str, Any], dict[str, Any]] | None = None
     tokens, losses = 0, []
     began = time.perf_counter()
@@ -140,6 +145,8 @@ def teach(run: Run, feed: Feed, options: Optimising, *, choose: bool) -> dict[st
         if isinstance(event, Step):
             tokens += event.tokens
             losses.append(event.loss)
+            if average is not None:
+                average.take(event.step)
             run.write(
                 step=event.step,
                 loss=event.loss,
@@ -149,11 +156,16 @@ def teach(run: Run, feed: Feed, options: Optimising, *, choose: bool) -> dict[st
             )
             run.report.step(event.step, f"loss {event.loss:.3f}")
         elif not choose:
+            if event == epochs:
+                with _averaged(average, words):
+                    best = (0.0, event, _weights(run.model, words), {})
             run.write(epoch=event)
             run.report.say(f"epoch {event} of {epochs}: loss {np.mean(losses[-50:]):.3f}")
         elif (event % every == 0 and event > epochs // 2) or event == epochs:
             start = time.perf_counter()
-            scores = _validate(run)
+            with _averaged(average, words):
+                scores = _validate(run)
+                weights = _weights(run.model, words)
             spent_validating += time.perf_counter() - start
             run.write(epoch=event, validation=scores)
             shown = ", ".join(f"{task} {name} {value:.4g}" for task, (name, value) in scores.items())
@@ -163,7 +175,7 @@ def teach(run: Run, feed: Feed, options: Optimising, *, choose: bool) -> dict[st
             )
             overall = _overall(run, scores)
             if best is None or overall <= best[0]:
-                best = (overall, event, _weights(run.model, words), scores)
+                best = (overall, event, weights, scores)
     if best is not None:
         _restore(run.model, best[2])
     seconds = time.perf_counter() - began - spent_validating
@@ -174,6 +186,20 @@ def teach(run: Run, feed: Feed, options: Optimising, *, choose: bool) -> dict[st
         "seconds_training": round(seconds, 1), "seconds_validating": round(spent_validating, 1),
         "dtype": str(run.compute).removeprefix("torch."),
     }  # fmt: skip
+
+
+@contextmanager
+def _averaged(average: WeightAverage | None, words: UsedWords | None) -> Iterator[None]:
+    """The model with its averaged weights, where there are any."""
+    if average is None:
+        yield
+        return
+    with average.applied():
+        if words is not None:
+            words.write_back()
+        yield
+    if words is not None:
+        words.write_back()
 
 
 def _validate(run: Run) -> dict[str, tuple[str, float]]:

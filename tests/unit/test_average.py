@@ -1,0 +1,36 @@
+"""The mean of the last weights."""
+
+from __future__ import annotations
+
+import torch
+
+from matdarwin.training.average import EVERY, WeightAverage
+
+
+def test_mean_of_the_steps_that_count_and_of_no_other():
+    weight = torch.nn.Parameter(torch.zeros(3))
+    average = WeightAverage([weight], first=5)
+    taken = []
+    for step in range(1, 5 + 3 * EVERY):
+        with torch.no_grad():
+            weight.fill_(float(step))
+        average.take(step)
+        if step >= 5 and (step - 5) % EVERY == 0:
+            taken.append(step)
+    assert average.count == len(taken) == 3
+    last = float(weight[0])
+    with average.applied():
+        assert torch.allclose(weight, torch.full((3,), sum(taken) / 3))
+    assert float(weight[0]) == last
+    with average.applied():
+        assert torch.allclose(weight, torch.full((3,), sum(taken) / 3))
+
+
+def test_nothing_is_put_in_place_before_a_weight_was_taken():
+    weight = torch.nn.Parameter(torch.ones(2))
+    average = WeightAverage([weight], first=10)
+    with torch.no_grad():
+        weight.fill_(2.0)
+    average.take(9)
+    with average.applied():
+        assert weight.tolist() == [2.0, 2.0]
