@@ -29,7 +29,8 @@ from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.provenance import commit, machine
-from matdarwin.training.recipe import Recipe, load_recipe
+from matdarwin.training.recipe import Recipe
+from matdarwin.training.recipe_files import load_recipe
 from matdarwin.training.run import split_of, train
 
 BATCHES = (16, 64, 256)

@@ -14,7 +14,8 @@ from matdarwin.models.store import find_checkpoint
 from matdarwin.prediction.prediction import Prediction, Predictions
 from matdarwin.tasks.registry import nearest
 from matdarwin.tasks.schema import Task
-from matdarwin.training.recipe import Recipe, RecipeError, build_recipe, load_recipe
+from matdarwin.training.recipe import Recipe, RecipeError
+from matdarwin.training.recipe_files import build_recipe, load_recipe
 
 if TYPE_CHECKING:
     from matdarwin.prediction.predictor import Predictor, Progress

@@ -80,6 +80,23 @@ def test_rejects_name_file_row_column_text_and_reason(darwin: Darwin, home: Path
     assert json.loads(darwin("tasks", task_file(tmp_path), "--rejects", "--json").out) == []
 
 
+def test_rejects_say_what_their_numbers_count(darwin: Darwin, home: Path, tmp_path: Path) -> None:
+    file = task_file(tmp_path, rows=[*tiny_rows(30), ("Xx2O", "1")])
+    assert (
+        "1 of 31 rows are rejected; rows are counted from 1 below the header" in darwin("tasks", file, "--rejects").err
+    )
+    assert "counted" not in darwin("tasks", task_file(tmp_path), "--rejects").err
+
+
+@pytest.mark.mirror
+def test_all_tasks_of_the_library_are_valid_by_their_own_rules(darwin: Darwin, home: Path, mirror: Path) -> None:
+    for name in registry.names():
+        if registry.load(name).source.kind != "wheel":
+            done = darwin("tasks", "validate", name)
+            assert (done.code, "rejected:" in done.out) == (0, False), done.out
+    assert "442 left out as declared: repeats an earlier row" in darwin("tasks", "validate", "pv_gap").out
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -143,6 +160,40 @@ def test_a_mirror_for_one_call(darwin: Darwin, home: Path, tmp_path: Path) -> No
     assert "missing from the mirror" in rows["esol"]["message"]
     assert "MATDARWIN_MIRROR" not in os.environ
     assert "there is no such folder" in darwin("data", "fetch", "--all", "--mirror", str(tmp_path / "none")).err
+
+
+def test_a_name_that_is_none_of_them_has_the_nearest_of_all_kinds(darwin: Darwin, home: Path) -> None:
+    for given, near in (("sciqa", "sciqag"), ("gap_mq", "gap_mp"), ("glas", "glass")):
+        for command in ("verify", "fetch", "list"):
+            done = darwin("data", command, given)
+            assert (done.code, done.out) == (2, "")
+            assert f"'{given}' is no task, text or database; did you mean" in done.err and near in done.err
+    done = darwin("data", "verify", "qqqqqqqqqqqqqqqq")
+    assert done.code == 2 and all(name in done.err for name in ("expt_gap", "sciqag", "gap_oqmd"))
+    assert "there is no task file own.yaml" in darwin("data", "verify", "own.yaml").err
+
+
+def test_hard_splits_and_controls_are_tables_to_train_on(darwin: Darwin, home: Path, tmp_path: Path) -> None:
+    file = task_file(tmp_path)
+    done = darwin("data", "hard", file, "--by", "element:Fe", "--output", str(tmp_path / "fe"))
+    assert done.code == 0 and "train.csv: 143 rows" in done.out and "test.csv: 7 rows" in done.out
+    assert f"darwin train --data {tmp_path}/fe/train.csv --input-column composition --target-column target" in done.err
+    again = darwin("data", "hard", file, "--by", "element:Fe", "--output", str(tmp_path / "fe"))
+    assert again.code == 2 and "train.csv is there already" in again.err
+    done = darwin(
+        "data", "synthetic", file, "--kind", "1", "--fold", "0", "--output", str(tmp_path / "s.csv"), "--json"
+    )
+    told = json.loads(done.out)
+    assert told["files"] == [{"file": str(tmp_path / "s.csv"), "rows": 120}]
+    assert (told["material"], told["target"], told["unit"]) == ("composition", "target", "eV")
+    real = dict(tiny_rows())
+    lines = (tmp_path / "s.csv").read_text().splitlines()
+    pairs = [line.split(",") for line in lines[1:]]
+    assert {formula for formula, _ in pairs} <= set(real) and any(real[formula] != gap for formula, gap in pairs)
+    assert darwin("data", "synthetic", file, "--kind", "4", "--output", "x.csv").code == 2
+    assert "is no split; write element:SYMBOL" in darwin("data", "hard", file, "--by", "x", "-o", str(tmp_path)).err
+    new = ["--material-column", "composition", "--property", "gap", "--out", str(tmp_path)]
+    assert darwin("tasks", "new", str(tmp_path / "fe" / "train.csv"), *new).code == 0
 
 
 def test_what_is_missing_is_a_table_and_code_1(darwin: Darwin, home: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from conftest import Darwin
+from matdarwin.tasks import registry
 from tiny import tiny_rows, tiny_task
 
 QUICK = [
@@ -81,6 +82,48 @@ def test_recipe_with_settings(darwin: Darwin, at_trained: Path, recipe: Path) ->
     assert name.startswith("try-tiny_own-fold0-") and (at_trained / "checkpoints" / name / "manifest.json").is_file()
 
 
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two scored tasks and one that is not, as if they were all of the library."""
+    known = {
+        "tiny_one": tiny_task(tmp_path, id="tiny_one"),
+        "tiny_two": tiny_task(tmp_path, id="tiny_two", kind="classification"),
+        "tiny_aux": tiny_task(tmp_path, id="tiny_aux", scored=False),
+    }
+    load = registry.load
+    monkeypatch.setattr(registry, "names", lambda: sorted(known))
+    monkeypatch.setattr(registry, "load", lambda name: known[name] if name in known else load(name))
+    return [name for name, task in known.items() if task.scored]
+
+
+def test_one_training_a_task(darwin: Darwin, at_trained: Path, recipe: Path, library: list[str]) -> None:
+    done = darwin("train", str(recipe), "--task", "all", "--json")
+    assert done.code == 0
+    cards = json.loads(done.out)
+    assert [list(card["tasks"]) for card in cards] == [[name] for name in library]
+    assert all(re.match(f"try-{name}-fold0-", card["name"]) for name, card in zip(library, cards, strict=True))
+    one = darwin("train", str(recipe), "--task", "tiny_two", "--json")
+    assert json.loads(one.out) == cards[1:] and "is there already" in one.err, "a list, even of one"
+    told = darwin("train", str(recipe), "-t", "tiny_one", "-t", "tiny_two")
+    assert told.code == 0 and all(card["name"] in told.out for card in cards)
+    assert darwin("train", str(recipe), "--task", "all", "--task", "tiny_one").code == 2
+    near = darwin("train", str(recipe), "--task", "tiny_tow")
+    assert near.code == 2 and "did you mean tiny_two" in near.err
+
+
+def test_one_score_a_task(
+    darwin: Darwin, at_trained: Path, recipe: Path, library: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(at_trained)
+    done = darwin("evaluate", str(recipe), "--task", "all", "--fold", "0", "--no-baselines", "--json")
+    assert done.code == 0
+    assert [result["task"] for result in json.loads(done.out)] == library
+    both = yaml.safe_load(recipe.read_text()) | {"tasks": library}
+    recipe.write_text(yaml.safe_dump(both))
+    refused = darwin("evaluate", str(recipe), "--task", "tiny_one", "--fold", "0")
+    assert refused.code == 2 and "trains 2 tasks at once" in refused.err
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -92,7 +135,11 @@ def test_recipe_with_settings(darwin: Darwin, at_trained: Path, recipe: Path) ->
         (["evaluate", "nowhere.yaml"], "nowhere.yaml is no recipe file"),
         (["evaluate", "nowhere"], "is no checkpoint in"),
         (["evaluate", "nowhere", "--fold", "0"], "belong to a recipe"),
-        (["evaluate", "x.yaml", "--task", "expt_gap"], "--task belongs to a checkpoint"),
+        (["train", "--data", "y.csv", "--task", "expt_gap"], "--task belongs to a recipe"),
+        (["train", "x.yaml", "--task", "esol", "--set", "tasks=[glass]"], "both say what to train"),
+        (["train", "nowhere.yaml", "--task", "esol"], "nowhere.yaml is no recipe file"),
+        (["evaluate", "nowhere", "--task", "esol", "--task", "glass"], "of a checkpoint one task is scored"),
+        (["evaluate", "x.yaml", "--task", "esol", "--set", "tasks=[glass]"], "both say what to train"),
         (["evaluate", "x.yaml", "--set", "seed=1", "--set", "fold=2"], "use --fold 2"),
         (["evaluate", "x.yaml", "--set", "fold=null"], "use --fold NUMBER"),
     ],

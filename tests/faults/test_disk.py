@@ -19,6 +19,7 @@ from tests.tiny import fill, tiny_card, tiny_task
 from matdarwin.data.sources import DataError
 from matdarwin.models import base as bases
 from matdarwin.models import checkpoint as checkpoints
+from matdarwin.models import sealing
 from matdarwin.models.checkpoint import Checkpoint, CheckpointError, write_checkpoint
 from matdarwin.models.store import find_checkpoint, list_checkpoints
 from matdarwin.tasks.schema import Task
@@ -58,7 +59,7 @@ STEPS = {
     "rename": (Path, "rename", 4),
     "mkdir": (Path, "mkdir", 12),
     "write_text": (Path, "write_text", 12),
-    "hash": (checkpoints, "_sha256", 6),
+    "hash": (sealing, "sha256", 6),
 }
 
 

@@ -13,6 +13,7 @@ import torch
 from tests.tiny import at_home, tiny_base, tiny_checkpoint
 
 from matdarwin.models import checkpoint as checkpoints
+from matdarwin.models import sealing
 from matdarwin.models.base import BaseModelError, find_base, load_model, load_tokenizer
 from matdarwin.models.checkpoint import Checkpoint, CheckpointError
 from matdarwin.models.store import find_checkpoint
@@ -53,7 +54,7 @@ def folder(request: pytest.FixtureRequest, trained: dict[str, Path], home: Path)
 
 def reseal(folder: Path) -> None:
     (folder / checkpoints.MANIFEST).unlink()
-    checkpoints._seal(folder)
+    sealing.seal(folder)
 
 
 CODE = """

@@ -8,7 +8,7 @@ import pytest
 
 from matdarwin.data.audit import Audit, totals
 from matdarwin.training.audit import audit_recipe
-from matdarwin.training.recipe import load_recipe
+from matdarwin.training.recipe_files import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 pytestmark = pytest.mark.mirror

@@ -21,7 +21,7 @@ from matdarwin.studies.outcome import DemoResult
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
 from matdarwin.training import run as training
-from matdarwin.training.recipe import load_recipe
+from matdarwin.training.recipe_files import load_recipe
 
 TREES = 20
 
@@ -40,6 +40,8 @@ class Told:
 
     def say(self, text: str) -> None:
         self.lines.append(text)
+
+    def metrics(self, run: str, line: dict[str, Any]) -> None: ...
 
 
 def task_file(folder: Path, task: Task) -> Path:

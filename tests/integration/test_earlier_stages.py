@@ -18,11 +18,13 @@ from matdarwin.language.prompts import Encoder, style
 from matdarwin.models.checkpoint import Checkpoint
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
-from matdarwin.training import stages
+from matdarwin.training import teach
 from matdarwin.training.audit import audit_recipe
+from matdarwin.training.errors import TrainingError
 from matdarwin.training.feed import Feed
-from matdarwin.training.loop import TrainingError
-from matdarwin.training.recipe import Prompting, Recipe, RecipeError, build_recipe, split_of
+from matdarwin.training.options import Prompting
+from matdarwin.training.recipe import Recipe, RecipeError, split_of
+from matdarwin.training.recipe_files import build_recipe
 from matdarwin.training.run import recipe_hash, train
 
 QUICK = {"epochs": 1, "learning_rate": 1e-2, "batch_size": 16}
@@ -75,15 +77,15 @@ def test_a_stage_is_taught_once_and_shared(home: Path, known: dict[str, Task], m
     plain = train(recipe(base), tasks=[task])
     assert first.name != plain.name and first.card.training["earlier"][0].startswith("knowledge-")
     taught = []
-    real = stages.teach
+    real = teach.teach
 
-    def teach(run: Any, feed: Any, *given: Any, **options: Any) -> Any:
+    def watched(run: Any, feed: Any, *given: Any, **options: Any) -> Any:
         taught.append(run.name)
         return real(run, feed, *given, **options)
 
     from matdarwin.training import run as runs
 
-    monkeypatch.setattr(runs, "teach", teach)
+    monkeypatch.setattr(runs, "teach", watched)
     # Computed values hold no label, so another fold's stage has the same rows.
     other = train(recipe(base, before=[stage()], fold=1), tasks=[task])
     assert taught == [other.name] and other.card.training["earlier"] == first.card.training["earlier"]
@@ -163,7 +165,11 @@ def test_the_audit_goes_stage_by_stage(home: Path, pairs: Path, known: dict[str,
     asked = recipe(home, before=[stage(tasks=["tiny_more", "tiny_computed"], texts=[str(pairs)])])
     found = audit_recipe(asked, tasks=[known["tiny_gap"]], folds=[0]).to_json()
     assert found["verdict"] == "CLEAN"
-    assert {(p["train_task"], p["stage"]) for p in found["pairs"]} == {("tiny_more", "knowledge"), ("tiny_gap", "tune")}
+    text = (str(pairs), "knowledge")
+    taught = {(p["train_task"], p["stage"]) for p in found["pairs"]}
+    assert taught == {("tiny_more", "knowledge"), text, ("tiny_gap", "tune")}
+    (told,) = [p for p in found["pairs"] if (p["train_task"], p["stage"]) == text]
+    assert (told["found"], told["fold"], told["test_rows"], told["train_rows"]) == (0, 0, 30, 3)
     assert [(p["train_task"], p["stage"], p["found"] > 0) for p in found["knowledge"]] == [
         ("tiny_computed", "knowledge", True)
     ]

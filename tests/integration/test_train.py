@@ -22,9 +22,9 @@ from matdarwin.models.checkpoint import Checkpoint, CheckpointError
 from matdarwin.prediction.intervals import Calibration
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks.schema import Task
-from matdarwin.training import loop, stages
+from matdarwin.training import judging, loop, teach
 from matdarwin.training import run as runs
-from matdarwin.training.loop import TrainingError
+from matdarwin.training.errors import TrainingError
 from matdarwin.training.report import Silent
 from matdarwin.training.run import checkpoint_name, recipe_hash, train
 
@@ -133,7 +133,7 @@ def test_metrics_are_inside_and_nothing_is_left_beside(learnt: Checkpoint) -> No
     left = {p.name for p in learnt.folder.parent.iterdir() if learnt.name in p.name}
     assert left <= {learnt.name, f".{learnt.name}.lock"}
     kinds = {p.suffix for p in learnt.folder.rglob("*") if p.is_file()}
-    assert kinds <= {".safetensors", ".json", ".jsonl", ".jinja", ".txt"}
+    assert kinds <= {".safetensors", ".json", ".jsonl", ".jinja", ".txt", ".html", ".md"}
 
 
 def test_the_weights_that_are_saved_are_those_of_the_best_epoch(
@@ -146,7 +146,7 @@ def test_the_weights_that_are_saved_are_those_of_the_best_epoch(
         standing.append({n: p.detach().clone() for n, p in run.model.named_parameters()})
         return {"tiny_gap": ("mae", [3.0, 1.0, 2.0][len(standing) - 1])}
 
-    monkeypatch.setattr(stages, "_validate", judged)
+    monkeypatch.setattr(judging, "validate", judged)
     task = tiny_task(tmp_path)
     made = train(tiny_recipe(base, [task], **{**QUICK, "optimising": {"epochs": 5}}), tasks=[task])
     assert made.card.training["best_epoch"] == 4 and len(standing) == 3
@@ -348,17 +348,17 @@ def test_by_default_the_embeddings_of_tokens_that_occur_are_trained(
 
     foreseen: set[int] = set()
     met: set[int] = set()
-    real_words, real_collate = stages.UsedWords, loop.collate
+    real_words, real_collate = teach.UsedWords, loop.collate
 
     def words(model: Any, tokens: Any) -> Any:
         foreseen.update(tokens)
         return real_words(model, tokens)
 
-    def collate(rows: Any, device: Any) -> Any:
+    def collate(rows: Any, device: Any, **options: Any) -> Any:
         met.update(token for row in rows for token in (*row.prompt, *row.answer))
-        return real_collate(rows, device)
+        return real_collate(rows, device, **options)
 
-    monkeypatch.setattr(stages, "UsedWords", words)
+    monkeypatch.setattr(teach, "UsedWords", words)
     monkeypatch.setattr(loop, "collate", collate)
     task = tiny_task(tmp_path)
     options = {**QUICK, "optimising": {"epochs": 4}, "prompting": {"order": "permuted", "wordings": [0, 1]}}
@@ -399,7 +399,7 @@ def test_a_split_that_leaks_is_refused_before_anything_is_trained(
     rows = getattr(fair, part)[task.id]
     stolen = replace(fair, train={task.id: [*fair.train[task.id], rows[0]]})
     monkeypatch.setattr(runs, "load_model", lambda *a, **k: pytest.fail("it went on to load the model"))
-    with pytest.raises(TrainingError, match=rf"not disjoint.*1 materials stand in train and in {part}, for example"):
+    with pytest.raises(TrainingError, match=rf"LEAKY.*1 materials stand in train and in {part}, for example"):
         train(tiny_recipe(base, [task], fold=0), tasks=[task], split=stolen)
     assert store.list_checkpoints() == []
 
@@ -414,7 +414,10 @@ def test_nothing_to_train_on_is_said(base: Path, tmp_path: Path, kind: str) -> N
 
 def test_a_loss_that_explodes_ends_the_run_without_a_checkpoint(base: Path, tmp_path: Path) -> None:
     task = tiny_task(tmp_path)
-    with pytest.raises(TrainingError, match=r"is (nan|inf) at step \d+, epoch \d+; lower optimising\.learning_rate"):
+    with pytest.raises(
+        TrainingError,
+        match=r"is (nan|inf) at step \d+; lower optimising\.learning_rate.*The batch: tiny_gap rows \d+, ",
+    ):
         train(
             tiny_recipe(base, [task], **{**QUICK, "optimising": {"epochs": 3, "learning_rate": 1e30, "clip": 1e30}}),
             tasks=[task],
@@ -433,6 +436,35 @@ def test_ctrl_c_leaves_no_checkpoint_and_frees_the_name(base: Path, tmp_path: Pa
         train(recipe, tasks=[task], report=Impatient())
     assert store.list_checkpoints() == []
     assert train(recipe, tasks=[task]).card.tasks.keys() == {"tiny_gap"}
+
+
+@pytest.mark.parametrize("recipe_leaks", [True, False])
+def test_a_leaky_recipe_is_trained_on_demand_alone_and_marked(
+    base: Path, tmp_path: Path, recipe_leaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the original run: another task of the quantity, which has the test materials, mixed in fold by fold."""
+    from matdarwin.evaluation.protocol import evaluate
+
+    monkeypatch.chdir(tmp_path)
+    # The second has a few materials more, so that its folds fall otherwise.
+    tasks = [tiny_task(tmp_path, rows=tiny_rows(150)), tiny_task(tmp_path, id="tiny_again", rows=tiny_rows(160))]
+    recipe = tiny_recipe(
+        base,
+        tasks,
+        fold=0,
+        optimising={"epochs": 1},
+        split={"rule": "none" if recipe_leaks else "key", "calibration": 0.0},
+    )
+    if recipe_leaks:
+        with pytest.raises(TrainingError, match=r"recipe tiny .* LEAKY.*--allow-leak"):
+            train(recipe, tasks=tasks)
+        assert store.list_checkpoints() == []
+    made = train(recipe, tasks=tasks, allow_leak=True)
+    assert made.card.training.get("leaky", False) == recipe_leaks
+    for result in evaluate(recipe, tasks=tasks, folds=[0], baselines=False, allow_leak=True):
+        assert result.leaky == recipe_leaks
+        assert ("LEAKY" in result.table()[0][0]) == recipe_leaks
+        assert ("leaky" in result.model_dump(mode="json")) == recipe_leaks
 
 
 def test_a_report_hears_the_parts_in_order(base: Path, tmp_path: Path) -> None:

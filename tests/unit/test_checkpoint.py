@@ -15,6 +15,7 @@ import pytest
 from tests.tiny import fill, tiny_card, tiny_task
 
 from matdarwin.models import checkpoint as checkpoints
+from matdarwin.models import sealing
 from matdarwin.models.checkpoint import Checkpoint, CheckpointError, hold, write_checkpoint
 from matdarwin.models.store import changed_since, find_checkpoint, list_checkpoints
 from matdarwin.tasks import registry
@@ -44,7 +45,7 @@ FILES = [
 def reseal(folder: Path) -> None:
     """Seal a folder anew, as one who means harm would."""
     (folder / checkpoints.MANIFEST).unlink(missing_ok=True)
-    checkpoints._seal(folder)
+    sealing.seal(folder)
 
 
 # -- the seal ------------------------------------------------------------------------------------------
@@ -133,7 +134,7 @@ def test_a_planted_file_is_refused_sealed_too(made: Checkpoint, name: str) -> No
 def test_a_manifest_cannot_lead_outside(made: Checkpoint, name: str) -> None:
     (made.folder.parent / "outside.json").write_text("{}")
     manifest = json.loads((made.folder / "manifest.json").read_text())
-    manifest["files"][name] = {"size": 2, "sha256": checkpoints._sha256(made.folder.parent / "outside.json")}
+    manifest["files"][name] = {"size": 2, "sha256": sealing.sha256(made.folder.parent / "outside.json")}
     (made.folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="lies outside"):
         Checkpoint.open(made.folder)

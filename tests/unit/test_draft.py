@@ -11,6 +11,7 @@ from matdarwin.data.checking import check
 from matdarwin.data.draft import Draft, draft, text
 from matdarwin.data.sources import DataError
 from matdarwin.tasks import registry
+from matdarwin.tasks.schema import Task
 from tiny import tiny_rows, tiny_task
 
 FORMULAS = [formula.replace(" ", "") for formula, _ in tiny_rows(30)]
@@ -102,7 +103,11 @@ def test_a_column_called_target_is_the_answer_among_several(tmp_path: Path) -> N
             [FORMULAS, [gap.replace(".", ",") for gap in GAPS]],
             r"row 1, column 'gap': '0,00' has a comma",
         ),
-        ("formula,gap,gap", [FORMULAS, GAPS, GAPS], r"no column holds numbers"),
+        (
+            "formula,gap,gap",
+            [FORMULAS, GAPS, GAPS],
+            r"own.csv: column 'gap' stands there 2 times \(the header's cells 2 and 3\); rename all but one",
+        ),
     ],
 )
 def test_what_cannot_be_told_names_the_option_that_tells_it(
@@ -122,6 +127,83 @@ def test_faults_of_the_file_are_named(tmp_path: Path) -> None:
     repeated = table(tmp_path, "formula,gap,gap", FORMULAS, GAPS, GAPS)
     with pytest.raises(DataError, match=r"column 'gap' stands there 2 times"):
         draft(repeated, material_column="formula", target_column="gap")
+
+
+ROWS = [f"{formula},{gap}" for formula, gap in zip(FORMULAS, GAPS, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ["formula;gap", *(row.replace(",", ";").replace(".", ",") for row in ROWS)],
+            r"line 1 names one column, 'formula;gap'; cells seem to be split by semicolons: save the table with commas, "
+            r"and decimals with a point",
+        ),
+        (["formula\tgap", *(row.replace(",", "\t") for row in ROWS)], r"line 1 .* split by tabs: save the table"),
+        (["formula", *FORMULAS], r"line 1 names one column, 'formula'; a material and an answer need two"),
+        (
+            ["ZnO,1.5", *ROWS],
+            r"line 1 reads as a row \('ZnO', '1.5'\) and not as names of columns; put a line of names",
+        ),
+        (
+            ["ZnO,yes", *(f"{formula},{('yes', 'no')[place % 2]}" for place, formula in enumerate(FORMULAS))],
+            r"line 1 reads as a row \('ZnO', 'yes'\)",
+        ),
+        (
+            ["formula,gap", *(row.replace(".", ",") for row in ROWS)],
+            r"row 1 \('[A-Za-z0-9]+,0,00'\) has more or fewer cells than the header, and so have 30 of 30 rows; write "
+            r"decimals with a point, and put a cell with a comma into double quotes \(rows are counted",
+        ),
+        (
+            ["formula,gap", "", *(f"{formula}," for formula in FORMULAS[:15]), *ROWS[15:]],
+            r"15 of 30 rows have both 'formula' and 'gap'; 20 or more are needed \(row 2, column 'gap': the cell is empty; "
+            r"rows are counted from 1 below the header, empty lines too\)",
+        ),
+    ],
+)
+def test_a_faulty_table_is_told_by_file_line_or_row_column_and_remedy(
+    tmp_path: Path, lines: list[str], message: str
+) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"own\.csv: " + message):
+        draft(path)
+
+
+def test_a_row_number_of_a_message_leads_past_empty_lines(tmp_path: Path) -> None:
+    lines = ["formula,gap", "", *ROWS[:20], "", *ROWS[20:29], 'GaN,"1,5"']
+    (tmp_path / "own.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"row 32, column 'gap': '1,5' has a comma; write decimals with a point"):
+        draft(tmp_path / "own.csv")
+    assert lines[32].startswith("GaN")
+
+
+def test_a_wrong_encoding_is_told_by_line_row_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    rows = [f'"{formula}",{gap},"a, b"' for formula, gap in zip(FORMULAS, GAPS, strict=True)]
+    rows[4] = rows[4].replace("a, b", "a, caf\xe9")
+    path.write_text("\n".join(["formula,gap,remark", *rows]), encoding="latin-1")
+    with pytest.raises(
+        DataError, match=r"byte 0xe9 in line 6 \(row 5\), column 'remark'; save the table as UTF-8 \(a spread"
+    ):
+        draft(path)
+    path.write_text("formula,gap\nGaN,3.4\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"not UTF-8: byte 0xff in line 1, as a file in UTF-16 begins; save the table"):
+        draft(path)
+
+
+def test_a_column_that_tells_rows_of_one_material_apart_is_told(tmp_path: Path) -> None:
+    formulas, kelvin = [*FORMULAS, *FORMULAS], ["300"] * 30 + ["400"] * 30
+    columns = [formulas, [*GAPS, *reversed(GAPS)], kelvin, [str(n) for n in range(60)]]
+    found = drafted(tmp_path, "formula,gap (eV),T (K),id", *columns, target_column="gap (eV)")
+    (line,) = [line for line in found.found if "no wording asks by it" in line]
+    assert line.startswith(f"column 'T (K)' tells rows of one material apart (rows 1 and 31, {FORMULAS[0]})")
+    assert "declare it under conditions and reader.conditions" in line and line in text(found)
+    # The same answer at both: nothing hangs on it.
+    columns[1] = [*GAPS, *GAPS]
+    same = drafted(tmp_path, "formula,gap (eV),T (K),id", *columns, target_column="gap (eV)")
+    assert not any("no wording asks" in line for line in same.found)
 
 
 def test_a_unit_that_does_not_match_the_column_is_refused(tmp_path: Path) -> None:
@@ -148,6 +230,42 @@ def test_rejects_are_counted_by_cause(tmp_path: Path) -> None:
     assert found.rejected == {
         "composition: no composition": 1, "target: the cell is empty": 1, "target: outside the bounds [0, 5]": 1,
     }  # fmt: skip
+
+
+def test_what_a_task_declares_is_no_fault(tmp_path: Path) -> None:
+    rows = [*tiny_rows(30), ("GaN", "133"), ("Xx", "1"), ("AlN", "3"), ("AlN", "3"), ("InN", "")]
+    reader = {"material": "composition", "target": "target", "drop": {"target": {"133": "hundredfold"}}}
+    reader["unique"] = ["target"]
+    known = ["composition: no composition", "target: the cell is empty"]
+    found = check(tiny_task(tmp_path, rows=rows, reader=reader, known_rejects=known))
+    assert found.clean and found.rejected == {}
+    assert found.declared == {
+        "target: hundredfold": 1, "composition: no composition": 1, "repeats an earlier row": 1, "target: the cell is empty": 1,
+    }  # fmt: skip
+    # Without the declaration, and with one too many.
+    del reader["unique"]
+    other = check(tiny_task(tmp_path, rows=rows, reader=reader, known_rejects=[*known[:1], "target: no number"]))
+    assert other.rejected == {"target: the cell is empty": 1} and not other.clean
+    assert other.remarks == ("known_rejects: no row is rejected by 'target: no number'; leave it out",)
+    classes = [("Ga N", "metal"), ("N Ga", "not metal"), *tiny_rows(30, kind="classification")]
+    drops = {"material": "composition", "target": "target", "conflicts": "drop"}
+    found = check(tiny_task(tmp_path, kind="classification", rows=classes, reader=drops))
+    assert found.clean and list(found.declared) == ["target: other labels for the same material"]
+
+
+def test_a_condition_that_no_question_can_state_is_told(tmp_path: Path) -> None:
+    path = table(tmp_path, "formula,gap (eV),T", FORMULAS, GAPS, ["300"] * 30)
+    task = draft(path, target_column="gap (eV)").task
+    told = task.model_dump() | {"conditions": [{"name": "temperature", "unit": "K", "required": False}]}
+    (remark,) = check(Task.model_validate(told)).remarks
+    assert remark == "condition 'temperature' has no column; name it under reader.conditions, or leave it out"
+    told["reader"] = told["reader"] | {"conditions": {"temperature": "T"}}
+    told["wordings"] = ["gap {conditions} of {material}", "What gap has {material}?", "Say the gap of {material}."]
+    (remark,) = check(Task.model_validate(told)).remarks
+    assert remark.startswith("column 'T': wording 1, 2 (from 0) does not say where the condition 'temperature' goes")
+    told["conditions"] = [{"name": "temperature", "unit": "K"}, {"name": "form"}]
+    with pytest.raises(DataError, match=r"condition form is needed and not given; name its column under reader.cond"):
+        check(Task.model_validate(told))
 
 
 def test_what_else_is_wrong_is_said(tmp_path: Path) -> None:

@@ -101,4 +101,5 @@ def test_units_are_compared_by_what_they_mean(same: list[str]) -> None:
 
 def test_units_that_differ_or_are_none() -> None:
     assert unit("meV") != unit("eV") and unit("W/m") != unit("W m") and unit("g/cm3") != unit("g/cm2")
+    assert unit("W/mK") == unit("W/m/K"), "a slip that nobody means as millikelvin"
     assert unit("measured") is None and unit("") is None and unit("1/K") is None

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from matdarwin.studies import tables
+from matdarwin.studies import strategies_table, tables
 from matdarwin.studies.scores import read_bench, read_scores
-from matdarwin.training.recipe import load_recipe
+from matdarwin.training.recipe_files import load_recipe
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "matdarwin"
@@ -203,7 +203,9 @@ def test_the_readme_and_results_page_say_what_the_results_files_say() -> None:
     scores, bench = read_scores(ROOT / "results"), read_bench(ROOT / "results")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert tables.put(readme, tables.summary(scores, bench)) == readme
-    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == tables.page(scores, bench)
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == tables.page(
+        scores, bench, strategies_table.sections(ROOT / "results")
+    )
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -219,13 +221,13 @@ def test_every_recipe_loads(path: Path) -> None:
 
 
 def test_the_demonstration_is_a_product_of_minutes_with_a_fold_held_out() -> None:
-    from matdarwin.training.loop import epochs_of
+    from matdarwin.training.schedule import total_steps
 
     recipe = load_recipe(ROOT / "recipes" / "demo.yaml")
     assert recipe.role == "product" and recipe.fold is not None and recipe.tasks == ("zhuo_gap",)
     # The training rows that a fold leaves; at about 1.5 s a step on two cores this is under five minutes.
     each = math.ceil(1_690 / recipe.optimising.batch_size)
-    assert each * epochs_of(each, recipe.optimising) <= 200
+    assert total_steps(recipe.optimising, size=1_690, steps=each, sources=1) <= 200
 
 
 def test_the_same_things_are_pinned_as_are_asked_for() -> None:

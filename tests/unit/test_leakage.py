@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import in_place_of_files
 
-from matdarwin.data.leakage import Split, check, clusters, leaks, merge, split
+from matdarwin.data.leakage import Split, check, clusters, leaks, merge, split, tied
 from matdarwin.data.sources import DataError
 from matdarwin.materials.material import Material
 from matdarwin.tasks.registry import load
@@ -82,6 +82,73 @@ def test_no_key_crosses(seed: int, chosen: list[Task], fold: int | None, scheme:
                 assert keys(getattr(done, a)[one.id]).isdisjoint(keys(getattr(done, b).get(other.id, [])))
 
 
+def materials(rows: Rows, tasks: list[Task]) -> list[set[str]]:
+    """Keys that some row joins, directly or through others; by hand: sets that meet become one until none do."""
+    found: list[set[str]] = []
+    for task in tasks:
+        for one in rows[task.id]:
+            new = set(one.material.keys)
+            for old in [old for old in found if old & new]:
+                found.remove(old)
+                new |= old
+            found.append(new)
+    return found
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 10_000),
+    chosen=st.lists(st.sampled_from([GAP, METAL, AUX]), min_size=1, unique_by=lambda task: task.id),
+    fold=st.integers(0, 4),
+    scheme=st.sampled_from(["official", "aligned", "seeded"]),
+)
+def test_no_material_crosses_even_through_rows_that_were_taken_away(
+    seed: int, chosen: list[Task], fold: int, scheme: Any
+) -> None:
+    rows = world(seed, 60)
+    with in_place_of_files(rows):
+        done = split(chosen, fold, seed=seed, folds=scheme)
+    parts = [
+        {key for task in chosen for one in part.get(task.id, []) for key in one.material.keys}
+        for part in (done.train, done.validation, done.calibration, done.test)
+    ]
+    for material in materials(rows, chosen):
+        assert sum(not part.isdisjoint(material) for part in parts) <= 1
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10_000))
+def test_keys_are_tied_as_rows_join_them_and_nothing_else_changes(seed: int) -> None:
+    rows, tasks = world(seed, 60), [GAP, METAL, AUX]
+    done = tied(tasks, rows)
+    assert list(done) == [task.id for task in tasks]
+    whole = {key: material for material in materials(rows, tasks) for key in material}
+    for task in tasks:
+        for one, before in zip(done[task.id], rows[task.id], strict=True):
+            assert set(one.material.keys) == whole[before.material.key]
+            assert replace(one, material=before.material) == before
+    assert tied(tasks, done) == done
+    plain = {task.id: [replace(one, material=replace(one.material, keys=(one.material.key,))) for one in rows[task.id]] for task in tasks}  # fmt: skip
+    assert tied(tasks, plain) == plain
+
+
+def test_a_row_that_joins_two_keys_ties_them_in_other_tasks() -> None:
+    named = METAL.model_copy(update={"id": "named"})
+    rows = {
+        GAP.id: [example(GAP, 0, "formula", 1.0, fold=0), example(GAP, 1, "free", 1.0, fold=1)],
+        # The row that joins the name to the formula goes, and so must the one that has the name alone.
+        named.id: [example(named, 0, "name", "metal", "formula", fold=1), example(named, 1, "other", "metal", fold=0)],
+        AUX.id: [example(AUX, 0, "name", 1.0), example(AUX, 1, "new", 1.0)],
+        GLASS.id: [example(GLASS, 0, "name", "yes", fold=1), example(GLASS, 1, "g", "no", fold=0)],
+    }
+    rows[named.id].append(example(named, 2, "more", "metal", fold=1))
+    with in_place_of_files(rows):
+        done = split([GAP, named, AUX, GLASS], 0, validation=0, calibration=0)
+    assert [one.material.key for one in done.train[AUX.id]] == ["new"]
+    assert done.removed["zhuo_gap: key in the test fold of expt_gap"] == 1
+    assert done.train[GLASS.id][0].material.keys == ("name",), "another quantity ties nothing"
+
+
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000), fold=st.integers(0, 4))
 def test_the_same_seed_gives_the_same_split_and_every_row_is_accounted_for(seed: int, fold: int) -> None:
@@ -101,7 +168,11 @@ def test_test_rows_are_the_folds_rows_untouched_and_in_order() -> None:
     rows = world(1)
     with in_place_of_files(rows):
         done = split([GAP, METAL, AUX], 3)
-    assert done.test[GAP.id] == [one for one in rows[GAP.id] if one.fold == 3]
+    # Keys may be more, where rows join them; nothing else may differ.
+    bare = [replace(one, material=replace(one.material, keys=())) for one in done.test[GAP.id]]
+    assert bare == [replace(one, material=replace(one.material, keys=())) for one in rows[GAP.id] if one.fold == 3]
+    for one, before in zip(done.test[GAP.id], (row for row in rows[GAP.id] if row.fold == 3), strict=True):
+        assert one.material.keys[: len(before.material.keys)] == before.material.keys
     assert AUX.id not in done.test and done.targets == (GAP.id, METAL.id)
 
 

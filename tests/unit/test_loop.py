@@ -16,17 +16,13 @@ from hypothesis import strategies as st
 from tests.tiny import tiny_model
 
 from matdarwin.language.prompts import Encoded
-from matdarwin.training.loop import (
-    Step,
-    TrainingError,
-    UsedWords,
-    answer_loss,
-    collate,
-    epochs_of,
-    learning_rate,
-    optimise,
-)
-from matdarwin.training.recipe import Optimising
+from matdarwin.training.batches import Batch, collate
+from matdarwin.training.errors import TrainingError
+from matdarwin.training.loop import Loop, Step
+from matdarwin.training.objective import AnswerLoss
+from matdarwin.training.options import Optimising
+from matdarwin.training.schedule import learning_rate, total_steps
+from matdarwin.training.words import UsedWords
 
 CPU = torch.device("cpu")
 
@@ -77,11 +73,26 @@ def test_every_rate_lies_above_zero_and_at_most_at_the_peak(total: int, warmup: 
 
 
 @pytest.mark.parametrize(
-    ("steps", "options", "expected"),
-    [(4, {"epochs": 3}, 3), (1, {"epochs": 2, "minimum_steps": 7}, 7), (4, {"epochs": 6, "minimum_steps": 20}, 6)],
+    ("options", "expected"),
+    [
+        ({"epochs": 3}, 12),
+        ({"epochs": 2, "minimum_steps": 7}, 8),
+        ({"epochs": 2, "minimum_steps": 9}, 12),
+        ({"epochs": 6, "minimum_steps": 20}, 24),
+        ({"steps": 5}, 5),
+        ({"examples": 15}, 6),
+        ({"examples": 1}, 1),
+    ],
 )
-def test_small_sets_are_passed_over_more_often(steps: int, options: dict[str, int], expected: int) -> None:
-    assert epochs_of(steps, Optimising(**options)) == expected
+def test_length_of_a_training(options: dict[str, int], expected: int) -> None:
+    """Two tasks with 20 rows together, in 4 steps an epoch."""
+    assert total_steps(Optimising(**options), size=20, steps=4, sources=2) == expected
+
+
+def test_the_rate_can_end_above_zero() -> None:
+    options = Optimising(learning_rate=2.0, warmup=0.1, final_rate=0.25)
+    assert learning_rate(10, 100, options) == 2.0
+    assert learning_rate(99, 100, options) == pytest.approx(0.5, abs=0.01)
 
 
 def batches(rows: list[Encoded], size: int, seed: int) -> Iterator[list[Encoded]]:
@@ -90,6 +101,11 @@ def batches(rows: list[Encoded], size: int, seed: int) -> Iterator[list[Encoded]
     while True:
         order = rng.sample(rows, len(rows))
         yield from (order[start : start + size] for start in range(0, len(order), size))
+
+
+def answer_loss(model: Any, batch: Batch, words: UsedWords | None = None, **options: Any) -> Any:
+    """Mean loss of a batch's judged positions."""
+    return AnswerLoss(model, words, **options)(batch) / batch.judged
 
 
 # -- the loss ------------------------------------------------------------------------------------------
@@ -184,13 +200,15 @@ def test_used_words_move_and_the_others_stay(make: Any) -> None:
     others = [token for token in range(64) if token not in tokens]
     words = UsedWords(model, tokens)
     before = [matrix.detach().clone() for matrix in words.matrices]
-    options = Optimising(epochs=1, batch_size=8, learning_rate=1e-2)
-    events = list(optimise(model, batches(rows, 8, 0), 1, 3, options, autocast=None, words=words))
-    assert events[-1] == 1
+    loop = Loop(model, Optimising(batch_size=8, learning_rate=1e-2), 3, words=words)
+    for rows_of_step in itertools.islice(batches(rows, 8, 0), 3):
+        loop.step(rows_of_step)
+    assert all(torch.equal(matrix, old) for old, matrix in zip(before, words.matrices, strict=True))
+    words.write_back()
     for old, matrix, moved in zip(before, words.matrices, words.parameters, strict=True):
         assert torch.equal(matrix[others], old[others])
         assert (matrix[tokens] != old[tokens]).any(dim=1).float().mean() > 0.9
-        assert torch.equal(matrix[tokens], moved), "written back before the epoch is told"
+        assert torch.equal(matrix[tokens], moved)
     # What the model says by itself is now what it said with the words apart.
     batch = collate(rows[:5], CPU)
     assert answer_loss(model, batch).item() == pytest.approx(answer_loss(model, batch, words).item(), abs=1e-6)
@@ -208,31 +226,31 @@ def test_a_token_that_was_not_foreseen_has_the_models_own_embedding() -> None:
 
 def run(
     model: Any, *, epochs: int = 2, rate: float = 1e-2, autocast: Any = None, seed: int = 0, **options: Any
-) -> list[Step | int]:
+) -> list[Step]:
     rows = rows_of(24)
     asked = Optimising(epochs=epochs, batch_size=8, learning_rate=rate, **options)
-    return list(optimise(model, batches(rows, 8, seed), epochs, 3, asked, autocast=autocast))
+    loop = Loop(model, asked, 3 * epochs, autocast=autocast)
+    return [loop.step(one) for one in itertools.islice(batches(rows, 8, seed), 3 * epochs)]
 
 
-def test_steps_and_epochs_are_told_in_order() -> None:
-    events = run(tiny_model(64))
-    assert [e.step if isinstance(e, Step) else -e for e in events] == [1, 2, 3, -1, 4, 5, 6, -2]
+def test_steps_are_told_in_order() -> None:
+    steps = run(tiny_model(64))
+    assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6]
     options = Optimising(epochs=2, batch_size=8, learning_rate=1e-2)
-    steps = [e for e in events if isinstance(e, Step)]
     assert [s.learning_rate for s in steps] == [learning_rate(k, 6, options) for k in range(6)]
     assert all(s.tokens > 0 and s.gradient_norm > 0 for s in steps)
 
 
 def test_the_same_seed_gives_the_same_losses_bit_for_bit() -> None:
     def losses(seed: int) -> list[float]:
-        return [event.loss for event in run(tiny_model(64), seed=seed) if isinstance(event, Step)]
+        return [step.loss for step in run(tiny_model(64), seed=seed)]
 
     assert losses(0) == losses(0)
     assert losses(0) != losses(1)
 
 
 def test_loss_falls_on_rows_that_can_be_learnt() -> None:
-    steps = [e for e in run(tiny_model(64, scale=0.05), epochs=25) if isinstance(e, Step)]
+    steps = run(tiny_model(64, scale=0.05), epochs=25)
     assert steps[-1].loss < steps[0].loss / 2
 
 
@@ -261,7 +279,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_remedy() -> None:
     model = tiny_model(64)
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"loss is nan at step 1, epoch 1; lower optimising\.learning_rate"):
+    with pytest.raises(TrainingError, match=r"loss is nan at step 1; lower optimising\.learning_rate"):
         run(model)
 
 
@@ -277,7 +295,103 @@ def test_a_gradient_that_is_no_number_stops_before_it_spoils_the_weights(monkeyp
 
 def test_bf16_autocast_computes_in_bf16_and_keeps_fp32_weights() -> None:
     one, other = tiny_model(64), tiny_model(64)
-    low = [e.loss for e in run(one, autocast=torch.bfloat16) if isinstance(e, Step)]
-    full = [e.loss for e in run(other) if isinstance(e, Step)]
+    low = [e.loss for e in run(one, autocast=torch.bfloat16)]
+    full = [e.loss for e in run(other)]
     assert low != full and low == pytest.approx(full, rel=0.1)
     assert all(p.dtype == torch.float32 for p in one.parameters())
+
+
+# -- going on ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_state_that_is_put_back_goes_on_bit_for_bit(apart: bool) -> None:
+    rows = rows_of(24)
+    given = list(itertools.islice(batches(rows, 8, 0), 8))
+
+    def fresh() -> tuple[Any, Loop]:
+        model = tiny_model(64)
+        words = UsedWords(model, used(rows)) if apart else None
+        return model, Loop(model, Optimising(learning_rate=1e-2, average=0.6), 8, words=words)
+
+    _, whole = fresh()
+    losses = [whole.step(one).loss for one in given]
+    _, first = fresh()
+    for one in given[:5]:
+        first.step(one)
+    tensors, numbers = first.state()
+    kept = {name: tensor.clone() for name, tensor in tensors.items()}
+    first.step(given[5])  # what was taken must not move with the loop, once it is written
+    _, second = fresh()
+    second.restore(kept, numbers)
+    assert [second.step(one).loss for one in given[5:]] == losses[5:]
+    ended, expected = second.state()[0], whole.state()[0]
+    assert all(torch.equal(ended[name], expected[name]) for name in expected if not name.startswith("random"))
+
+
+def test_a_state_of_other_weights_is_refused() -> None:
+    model = tiny_model(64)
+    tensors, numbers = Loop(model, Optimising(), 4).state()
+    model.get_input_embeddings().weight.requires_grad_(False)
+    with pytest.raises(TrainingError, match="other weights in training"):
+        Loop(model, Optimising(), 4).restore(tensors, numbers)
+
+
+# -- memory --------------------------------------------------------------------------------------------
+
+
+def test_parts_of_a_batch_add_up_to_it() -> None:
+    whole, parts = (run(tiny_model(64), micro_batch=size) for size in (None, 3))
+    assert [s.loss for s in parts] == pytest.approx([s.loss for s in whole], rel=1e-4)
+    assert [s.gradient_norm for s in parts] == pytest.approx([s.gradient_norm for s in whole], rel=1e-3)
+
+
+def test_checkpointing_changes_nothing_but_the_memory() -> None:
+    whole, less = (run(tiny_model(64), checkpointing=on) for on in (False, True))
+    assert [s.loss for s in less] == pytest.approx([s.loss for s in whole], rel=1e-4)
+
+
+def test_too_little_memory_is_told_with_batch_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, batch: Batch) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(AnswerLoss, "forward", full)
+    with pytest.raises(TrainingError, match=r"step 1 for 8 rows of up to \d+ tokens; set optimising.micro_batch to 4"):
+        run(tiny_model(64))
+
+
+# -- numbers -------------------------------------------------------------------------------------------
+
+
+def one_number(soft: Any = ()) -> Batch:
+    """An answer of two digits (tokens 20 to 29 are 0 to 9) and its terminator."""
+    return collate([Encoded((10, 11), (23, 27, 1), soft, number=True)], CPU)
+
+
+@pytest.mark.parametrize("kind", ["squared", "wasserstein"])
+def test_number_loss_by_hand(kind: Any) -> None:
+    model = tiny_model(64)
+    plain = AnswerLoss(model)(one_number()).item()
+    found = AnswerLoss(model, number_loss=kind, weight=0.5, digits=range(20, 30))(one_number()).item()
+    logits = model(torch.tensor([[10, 11, 23, 27]])).logits[0]
+    expected = 0.0
+    for place, digit in ((1, 3), (2, 7)):
+        p = torch.softmax(logits[place, 20:30], -1)
+        values = torch.arange(10.0)
+        expected += float((p @ values - digit) ** 2 if kind == "squared" else p @ (values - digit).abs())
+    assert found - plain == pytest.approx(0.5 * expected, rel=1e-4)
+
+
+def test_digits_of_words_have_no_number_loss() -> None:
+    model = tiny_model(64)
+    batch = collate([Encoded((10, 11), (23, 27, 1))], CPU)
+    loss = AnswerLoss(model, number_loss="squared", weight=0.5, digits=range(20, 30))
+    assert loss(batch).item() == AnswerLoss(model)(batch).item()
+
+
+def test_what_is_taught_softly_is_the_cross_entropy_against_its_shares() -> None:
+    model = tiny_model(64)
+    soft = (((23, 0.75), (24, 0.25)), ((26, 0.2), (27, 0.6), (28, 0.2)), ((1, 1.0),))
+    logp = torch.log_softmax(model(torch.tensor([[10, 11, 23, 27]])).logits[0], -1)
+    expected = -sum(share * logp[1 + place, token] for place, choices in enumerate(soft) for token, share in choices)
+    assert AnswerLoss(model)(one_number(soft)).item() == pytest.approx(float(expected), rel=1e-5)

@@ -129,6 +129,15 @@ def test_byte_order_mark_gzip_quoted_cells_and_empty_lines(tmp_path: Path) -> No
     assert [example.target for example in read(task(file)).examples] == [3.4, 3.3]
 
 
+def test_a_rows_number_leads_to_its_line_past_empty_ones(tmp_path: Path) -> None:
+    lines = ["formula,gap", "GaN,3.4", "", "", "Xx,1", "ZnO,3.3", "AlN,6,2", ""]
+    table = read(task(write(tmp_path, "\n".join(lines))))
+    # Line 1 is the header, so row N stands in line N + 1.
+    assert {reject.row: lines[reject.row] for reject in table.rejects} == {4: "Xx,1", 6: "AlN,6,2"}
+    assert [lines[int(example.row)] for example in table.examples] == ["GaN,3.4", "ZnO,3.3"]
+    assert table.rows_read == 4
+
+
 def test_parquet_reads_as_csv_does(tmp_path: Path) -> None:
     import pandas as pd
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from matdarwin.training import recipe as recipes
-from matdarwin.training.recipe import Recipe, RecipeError, build_recipe, load_recipe
+from matdarwin.training.recipe import Recipe, RecipeError
+from matdarwin.training.recipe_files import build_recipe, load_recipe
 
 PLAIN: dict[str, Any] = {"name": "plain", "tasks": ["expt_gap"]}
 

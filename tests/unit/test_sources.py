@@ -310,7 +310,11 @@ def test_what_is_missing_says_why(
     lacking = task.model_copy(update={"source": mirror_source(mirror="a/none.csv")})
     gone = task.model_copy(update={"source": Source(kind="file", name=str(tmp_path / "x.csv"), sha256=SHA)})
     said = [row.message or "" for row in verify([lacking, gone])]
-    assert "a/none.csv: missing from the mirror; complete the mirror" in said[0] and "no such file" in said[1]
+    assert said[0].endswith("a/none.csv: missing from the mirror; complete the mirror") and "no such file" in said[1]
+    # Only what has an address of its own can be had without the mirror.
+    other = mirror_source(kind="github", name="a/b", version="c", path="t.csv", mirror="a/none.csv")
+    (row,) = verify([task.model_copy(update={"source": other})])
+    assert (row.message or "").endswith("complete the mirror, or unset MATDARWIN_MIRROR to fetch it")
     monkeypatch.delenv("MATDARWIN_MIRROR")
     (row,) = verify([lacking])
     assert row.status == "absent" and "it cannot be fetched: set MATDARWIN_MIRROR" in (row.message or "")

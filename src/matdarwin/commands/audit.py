@@ -42,7 +42,7 @@ def audit(
         raise UsageError("give a recipe file or --task NAME" + ("" if recipe is None else ", not both"))
     with working():
         from matdarwin.training.audit import audit_recipe
-        from matdarwin.training.recipe import build_recipe, load_recipe
+        from matdarwin.training.recipe_files import build_recipe, load_recipe
 
         if recipe is not None:
             chosen = load_recipe(recipe, setting or [])
@@ -69,7 +69,9 @@ def _show(name: str, found: Audit) -> None:
     folds = ", ".join(map(str, found.folds))
     emit(f"{found.verdict}: {name} ({', '.join(found.tasks)})")
     emit(f"fold{'s' if len(found.folds) > 1 else ''} {folds} ({found.scheme}), split.rule {found.rule}")
-    emit("\nTest rows whose material is learnt from, in tasks of the same quantity:")
+    emit(
+        "\nTest rows whose material is learnt from, in tasks of the same quantity and in texts that name its property:"
+    )
     _pairs(found.pairs, found.folds)
     if any(pair.found for pair in found.pairs):
         emit("For example:")

@@ -92,6 +92,14 @@ def number(value: object, digits: int = 4) -> str | None:
     return None if value is None else f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
+def duration(seconds: float) -> str:
+    """A time for people: 42 s, 12 min, 3 h 05 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def short(text: str, length: int = 48) -> str:
     """A text cut to a length that a table holds."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,4 +1,4 @@
-"""`darwin data`: where the sources stand, fetch and verify them, and the cards of all tasks."""
+"""`darwin data`: where sources stand, fetch and verify them, the cards of all tasks, and rows as CSV."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json as json_module
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -16,7 +17,7 @@ from matdarwin.commands.common import Json, UsageError, emit, emit_json, emit_ta
 
 if TYPE_CHECKING:
     from matdarwin.data.sources import Holder, SourceRow
-    from matdarwin.tasks.schema import Source
+    from matdarwin.tasks.schema import Source, Task
 
 data_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Data sources: where they stand, fetch, verify."
@@ -102,6 +103,91 @@ def cards_data(
         emit(f"{out}: cards of {len(found)} task{'' if len(found) == 1 else 's'}")
 
 
+One = Annotated[str, typer.Argument(help="A task, by id or file.", show_default=False)]
+
+
+@data_app.command("hard")
+def hard_data(
+    task: One,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="element:Fe tests on all that contain it; system:0 and scaffold:0 on the first of five folds in which "
+            "chemical systems, or Murcko scaffolds, stand together; highest:0.2 on the highest fifth of the answers.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for train.csv and test.csv.")],
+    json: Json = False,
+) -> None:
+    """Split a task so that training never saw an element, a system, a scaffold or a range; write both sides as CSV."""
+    with working():
+        from matdarwin.data import export
+        from matdarwin.tasks import registry
+
+        known = registry.load(task)
+        sides = export.hard_split(known, by)
+        output.mkdir(parents=True, exist_ok=True)
+        paths = [output / "train.csv", output / "test.csv"]
+        for path, rows in zip(paths, sides, strict=True):
+            export.write(path, known, rows)
+    _written(known, dict(zip(paths, map(len, sides), strict=True)), json=json)
+
+
+@data_app.command("synthetic")
+def synthetic_data(
+    task: One,
+    kind: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=3,
+            show_default=False,
+            help="1: real materials, random values; 2: random materials and values; 3: random materials, real values.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write.")],
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=4, help="Leave out what this test fold holds. Default: of all rows.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+    json: Json = False,
+) -> None:
+    """Write a task's rows with their meaning taken out as CSV, to see whether data help by what they say."""
+    with working():
+        from matdarwin.data import export
+        from matdarwin.tasks import registry
+
+        known = registry.load(task)
+        rows = export.synthetic(known, export.CONTROLS[kind - 1], seed=seed, fold=fold)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        export.write(output, known, rows)
+    _written(known, {output: len(rows)}, json=json)
+
+
+def _written(task: Task, files: dict[Path, int], *, json: bool) -> None:
+    """Tell of files of rows, and how to train on the first."""
+    from matdarwin.data import export
+
+    material = export.MATERIAL[task.representation]
+    if json:
+        rows = [{"file": str(path), "rows": count} for path, count in files.items()]
+        emit_json({"task": task.id, "material": material, "target": export.TARGET, "unit": task.unit, "files": rows})
+        return
+    for path, count in files.items():
+        emit(f"{path}: {count:,} rows")
+    if task.conditions:
+        names = ", ".join(condition.name for condition in task.conditions)
+        note(f"{names}: columns that darwin train --data does not ask by; a task file does (darwin tasks new)")
+    options = {"--data": str(next(iter(files))), "--input-column": material, "--target-column": export.TARGET}
+    options |= {"--property": task.property, "--kind": task.kind, "--representation": task.representation}
+    options |= {"--unit": task.unit} if task.unit else {}
+    note("train on it: darwin train " + " ".join(f"{name} {shlex.quote(value)}" for name, value in options.items()))
+
+
 def _chosen(names: list[str] | None, *, all: bool = False) -> list[Holder]:
     """Tasks, texts that are fetched, and databases of computed values, by name."""
     from matdarwin.data.evidence import DATABASES
@@ -111,7 +197,13 @@ def _chosen(names: list[str] | None, *, all: bool = False) -> list[Holder]:
     if names and all:
         raise UsageError("--all means every source; leave the names out, or leave --all out")
     others: dict[str, Holder] = {holder.id: holder for holder in (*PUBLISHED, *DATABASES)}
-    return [others.get(name) or registry.load(name) for name in names or [*registry.names(), *others]]
+    known = [*registry.names(), *others]
+    for name in names or ():
+        if name not in known and not name.endswith((".yaml", ".yml")):
+            close = registry.nearest(name, known)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
+            raise UsageError(f"{name!r} is no task, text or database; {hint}")
+    return [others.get(name) or registry.load(name) for name in names or known]
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -64,6 +64,9 @@ class Bar:
     def say(self, text: str) -> None:
         """A line for people."""
         self._print(text)
+
+    def metrics(self, run: str, line: dict[str, Any]) -> None:
+        """Say nothing: the loss stands beside the bar."""
 
     def _print(self, text: str) -> None:
         self._console.print(Text(text))

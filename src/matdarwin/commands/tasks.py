@@ -188,6 +188,8 @@ def _print_examples(found: list[dict[str, str]], json: bool) -> None:
 
 def _print_rejects(task: Task, json: bool) -> None:
     with working():
+        from matdarwin.data.tables import COUNTED
+
         table = _table(task)
     # Rows of several files are numbered through, so they are named together.
     file = " + ".join(source.path or source.name for source in task.sources())
@@ -210,7 +212,9 @@ def _print_rejects(task: Task, json: bool) -> None:
             ],
             right=("row",),
         )
-    note(f"{len(rows):,} of {table.rows_read:,} rows are rejected")
+    # Other readers than that of tables number what they make of a file.
+    counted = f"; {COUNTED}" if rows and task.reader.name == "table" else ""
+    note(f"{len(rows):,} of {table.rows_read:,} rows are rejected{counted}")
 
 
 def _print_card(task: Task, json: bool) -> None:
@@ -298,8 +302,8 @@ def validate(
 ) -> None:
     """Check a task file against the schema, and against its data: columns, checksum, every row.
 
-    Exit code 0: every row is an example. 1: it is valid, but rows are rejected or something is to be said. 2: it does
-    not fit the schema, or its data cannot be read as it says.
+    Exit code 0: every row is an example, or left out by a rule that the task declares. 1: it is valid, but other rows
+    are rejected or something is to be said. 2: it does not fit the schema, or its data cannot be read as it says.
     """
     with working():
         from matdarwin.data.checking import check
@@ -312,6 +316,8 @@ def validate(
         emit(f"{found.task}: fits the schema")
         if found.rows is not None and found.rows_read is not None:
             emit(f"{found.rows:,} of {found.rows_read:,} rows are examples")
+        for cause, count in found.declared.items():
+            emit(f"  {count:,} left out as declared: {cause}")
         for cause, count in found.rejected.items():
             emit(f"  {count:,} rejected: {cause}")
         for remark in found.remarks:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from matdarwin.commands.common import Json, UsageError, emit, emit_json, emit_table, note, number, working
+from matdarwin.commands.common import Json, UsageError, duration, emit, emit_json, emit_table, note, number, working
 
 if TYPE_CHECKING:
+    from matdarwin.commands.progress import Bar
     from matdarwin.models.checkpoint import Checkpoint
     from matdarwin.tasks.schema import Task
     from matdarwin.training.recipe import Recipe
+    from matdarwin.training.report import Report
 
 Settings = Annotated[
     list[str] | None,
@@ -23,6 +27,19 @@ Settings = Annotated[
 ]
 
 
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task",
+        "-t",
+        help="Use a recipe of a single task for this one instead, or for `all` scored tasks one after the other; may be repeated.",
+    ),
+]
+
+AllowLeak = Annotated[
+    bool, typer.Option("--allow-leak", help="Also train what the audit calls LEAKY; every result is marked so.")
+]
+
 _SHOWN = 3
 """Rejected rows that are told one by one."""
 
@@ -30,6 +47,7 @@ _SHOWN = 3
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe file (YAML).", show_default=False)] = None,
     setting: Settings = None,
+    task: Tasks = None,
     data: Annotated[
         Path | None, typer.Option(help="In place of a recipe: your own table (CSV or Parquet), which becomes a task.")
     ] = None,
@@ -50,11 +68,31 @@ def train(
     name: Annotated[
         str | None, typer.Option(help="What the checkpoint's name begins with. Default: the table's name.")
     ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            help="Also send metrics and the recipe to MLflow: mlflow, or mlflow:URI with a folder, a server's address or a database."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Train nothing: check recipe, audit and disk, measure for 10 seconds, and say what it would take.",
+        ),
+    ] = False,
+    allow_leak: AllowLeak = False,
+    save_every: Annotated[
+        float,
+        typer.Option(min=0, help="Minutes from one saved state to the next; a run that is stopped goes on there."),
+    ] = 5.0,
     json: Json = False,
 ) -> None:
     """Train a checkpoint by a recipe, or on your own table without one.
 
-    A recipe that has run already is not run again. Ctrl-C stops cleanly, and nothing is sealed then.
+    A recipe that has run already is not run again, and one that was stopped, however that was, goes on where it stood
+    when the same command is given again. Ctrl-C saves its state first; nothing is sealed then.
+    With --task the JSON is a list, a checkpoint for each task.
     """
     own: dict[str, Any] = {
         "--input-column": input_column, "--target-column": target_column, "--property": property, "--unit": unit,
@@ -64,6 +102,11 @@ def train(
         raise UsageError("give a recipe file or --data FILE" + ("" if recipe is None else ", not both"))
     if data is None and (stray := [option for option, value in own.items() if value is not None]):
         raise UsageError(f"{', '.join(stray)}: only with --data")
+    if data is not None and task:
+        raise UsageError("--task belongs to a recipe; a table is a task of its own")
+    _check_tasks(task, setting)
+    if track is not None and track.partition(":")[0] != "mlflow":
+        raise UsageError(f"--track {track}: runs are tracked by mlflow or mlflow:URI")
     if data is not None and (missing := [option for option in list(own)[:3] if own[option] is None]):
         raise UsageError(f"--data also needs {', '.join(missing)}")
     with working():
@@ -71,7 +114,7 @@ def train(
 
         tasks: list[Task] | None = None
         if data is not None:
-            chosen, tasks = _of_table(
+            own_recipe, tasks = _of_table(
                 data,
                 str(input_column),
                 str(target_column),
@@ -82,28 +125,104 @@ def train(
                 name,
                 setting or [],
             )
+            chosen = [own_recipe]
         else:
-            from matdarwin.training.recipe import load_recipe
-
-            chosen = load_recipe(recipe or "", setting or [])
+            chosen = _recipes(str(recipe), task, setting)
+        if dry_run:
+            _dry_run(chosen, tasks, allow_leak=allow_leak, json=json, listed=bool(task))
+            return
+        made: list[Checkpoint] = []
         with Bar() as bar:
             try:
                 from matdarwin.training.run import train as run
 
-                checkpoint = run(chosen, tasks=tasks, report=bar)
+                for one in chosen:
+                    with _tracked(track, one, bar) as report:
+                        made.append(
+                            run(one, tasks=tasks, report=report, save_every=60 * save_every, allow_leak=allow_leak)
+                        )
             except KeyboardInterrupt:
-                bar.say("stopped; nothing was sealed")
+                sealed = f"{len(made)} of {len(chosen)} are sealed" if made else "nothing was sealed"
+                bar.say(f"stopped; {sealed}. The same command goes on where it stood")
                 raise typer.Exit(130) from None
-    summary = card_summary(checkpoint)
     if json:
-        emit_json(summary)
+        emit_json([card_summary(checkpoint) for checkpoint in made] if task else card_summary(made[0]))
         return
+    for checkpoint in made:
+        _tell(checkpoint)
+    note(f"ask it: darwin predict MATERIAL --model {made[-1].name}")
+
+
+@contextmanager
+def _tracked(track: str | None, recipe: Recipe, bar: Bar) -> Iterator[Report]:
+    """The bar, and MLflow beside it where it is asked for."""
+    if track is None:
+        yield bar
+        return
+    from matdarwin.training.tracking import MlflowReport, Several
+
+    with MlflowReport(track.partition(":")[2] or None, recipe.model_dump(mode="json"), bar.say) as tracker:
+        yield Several(bar, tracker)
+
+
+def _dry_run(recipes: list[Recipe], tasks: list[Task] | None, *, allow_leak: bool, json: bool, listed: bool) -> None:
+    """What each recipe would take."""
+    from dataclasses import asdict
+
+    from matdarwin.commands.progress import Bar
+    from matdarwin.training.plan import plan
+
+    with Bar() as bar:
+        plans = [plan(one, tasks=tasks, report=bar, allow_leak=allow_leak) for one in recipes]
+    if json:
+        found = [{**asdict(one), "seconds": one.seconds, "enough_disk": one.enough_disk} for one in plans]
+        emit_json(found if listed else found[0])
+        return
+    for one in plans:
+        emit(f"{one.checkpoint}{' (LEAKY)' if one.leaky else ''}{': there already' if one.done else ''}")
+        rows = [
+            (
+                stage.name,
+                f"{stage.examples:,}",
+                f"{stage.steps:,}",
+                f"{stage.tokens:,}",
+                "stands" if stage.stands else duration(stage.seconds),
+            )
+            for stage in one.stages
+        ]
+        emit_table(["stage", "examples", "steps", "tokens", "time"], rows)
+        emit(f"  {one.parameters[0]:,} of {one.parameters[1]:,} parameters in training; {one.device}")
+        emit(
+            f"  {one.tokens_per_second:,.0f} tokens a second, {duration(one.seconds)} in all without validation and calibration"
+        )
+        emit(
+            f"  {one.memory_gib:.1f} GiB of memory; {one.disk_gib:.1f} GiB of disk, of which {one.free_gib:.1f} are free"
+        )
+        if not one.enough_disk:
+            note(f"warning: the disk will not suffice for {one.checkpoint}; free some space or set MATDARWIN_HOME")
+
+
+def _check_tasks(task: list[str] | None, setting: list[str] | None) -> None:
+    """Refuse tasks that are named in two ways."""
+    if task and (given := [text for text in setting or [] if text.partition("=")[0].strip() == "tasks"]):
+        raise UsageError(f"--task {task[0]} and --set {given[-1]} both say what to train; give one of them")
+
+
+def _recipes(recipe: str, task: list[str] | None, setting: list[str] | None) -> list[Recipe]:
+    """The recipe of a file; or, where tasks are named, one for each of them."""
+    from matdarwin.training.recipe_files import load_for_tasks, load_recipe
+
+    return load_for_tasks(recipe, task, setting or []) if task else [load_recipe(recipe, setting or [])]
+
+
+def _tell(checkpoint: Checkpoint) -> None:
+    """A trained checkpoint in a few lines."""
+    summary = card_summary(checkpoint)
     emit(f"{checkpoint.name}  ({checkpoint.card.role})")
     for task, (metric, value) in summary["validation"].items():
         held = summary["tasks"][task]["unit"] if metric == "mae" else None
         emit(f"  {task}: validation {metric} {number(float(value))}{f' {held}' if held else ''}")
     emit(f"  {checkpoint.folder}")
-    note(f"ask it: darwin predict MATERIAL --model {checkpoint.name}")
 
 
 def _of_table(
@@ -164,11 +283,18 @@ def evaluate(
     ] = None,
     setting: Settings = None,
     task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Of a checkpoint with several tasks: the one to score.")
+        list[str] | None,
+        typer.Option(
+            "--task",
+            "-t",
+            help="Of a checkpoint with several tasks: the one to score. Of a recipe of a single task: score it for this one "
+            "instead, or for `all` scored tasks; may be repeated then.",
+        ),
     ] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Also fit the classical rivals on the same rows.")
     ] = True,
+    allow_leak: AllowLeak = False,
     json: Json = False,
 ) -> None:
     """Score a recipe on its test folds, or a checkpoint on the rows that it held out, beside its rivals.
@@ -183,8 +309,9 @@ def evaluate(
         raise UsageError(
             f"--set {given[-1]}: evaluation chooses the folds itself; use --fold {wanted if wanted.isdigit() else 'NUMBER'}"
         )
-    if from_file and task:
-        raise UsageError(f"--task belongs to a checkpoint; choose a recipe's tasks with --set tasks=[{task}]")
+    if not from_file and len(task or []) > 1:
+        raise UsageError("--task: of a checkpoint one task is scored, or without --task all that it knows")
+    _check_tasks(task, setting)
     with working():
         from matdarwin.commands.progress import Bar
 
@@ -192,19 +319,22 @@ def evaluate(
         with Bar() as bar:
             try:
                 if from_file:
-                    from matdarwin.training.recipe import load_recipe
-
-                    recipe = load_recipe(recipe_or_model, setting or [])
+                    recipes = _recipes(recipe_or_model, task, setting)
                     from matdarwin.evaluation.protocol import evaluate as run
 
-                    results = list(run(recipe, folds=fold or None, baselines=baselines, report=bar))
+                    results = []
+                    for recipe in recipes:
+                        results += run(
+                            recipe, folds=fold or None, baselines=baselines, report=bar, allow_leak=allow_leak
+                        )
                 else:
                     from matdarwin.models.store import find_checkpoint
 
-                    checkpoint = find_checkpoint(recipe_or_model, [task] if task else None)
+                    checkpoint = find_checkpoint(recipe_or_model, task)
                     from matdarwin.evaluation.protocol import evaluate_checkpoint
 
-                    results = list(evaluate_checkpoint(checkpoint, task=task, baselines=baselines, report=bar))
+                    wanted_task = task[0] if task else None
+                    results = list(evaluate_checkpoint(checkpoint, task=wanted_task, baselines=baselines, report=bar))
             except KeyboardInterrupt:
                 bar.say("stopped; folds that were finished are kept")
                 raise typer.Exit(130) from None

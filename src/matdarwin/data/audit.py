@@ -120,7 +120,8 @@ class Audit:
         rule: The rule by which the rows were divided.
         scheme: How folds were assigned.
         folds: The folds that were looked at.
-        pairs: All pairs of tasks that share a quantity (each task with itself too), by fold and stage. The verdict.
+        pairs: All pairs of tasks that share a quantity (each task with itself too), and of tasks and texts, by fold and
+            stage. The verdict.
         elsewhere: Pairs of different quantities that have materials in common: the same material, but another question.
         knowledge: Auxiliary tasks whose values are computed, with what they hold of the test materials: knowledge used.
         near: Near-duplicates; no part of the verdict.

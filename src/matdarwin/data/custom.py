@@ -16,7 +16,7 @@ from matdarwin.data import guess
 from matdarwin.data.guess import GuessError
 from matdarwin.data.readers import DECIMAL_COMMA, NUMBER, Table, read
 from matdarwin.data.sources import DataError, sha256
-from matdarwin.data.tables import rows
+from matdarwin.data.tables import COUNTED, Row, rows
 from matdarwin.materials.material import Kind
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
@@ -70,8 +70,11 @@ def from_table(
     inputs = [material for _, material, answer in pairs if material and answer]
     answers = [(row, answer) for row, material, answer in pairs if material and answer]
     if len(inputs) < _LEAST_ROWS:
+        empty = next(((row, target_column if material else input_column) for row, material, answer in pairs if not (material and answer)), None)  # fmt: skip
+        shown = f" (row {empty[0]}, column {empty[1]!r}: the cell is empty; {COUNTED})" if empty else ""
         raise DataError(
-            f"{path}: {len(inputs)} of {len(pairs)} rows have both {input_column!r} and {target_column!r}; {_LEAST_ROWS} or more are needed"
+            f"{path}: {len(inputs)} of {len(pairs)} rows have both {input_column!r} and {target_column!r}; "
+            f"{_LEAST_ROWS} or more are needed{shown}"
         )
     kind = kind or _kind([answer for _, answer in answers])
     shape = _numeric(path, target_column, answers) if kind == "regression" else _classes(path, target_column, answers)
@@ -124,11 +127,25 @@ def _pairs(path: Path, input_column: str, target_column: str) -> list[tuple[int,
     """Row number, material and answer of each whole row."""
     if input_column == target_column:
         raise DataError(f"{path}: input and target are both column {input_column!r}; name two columns")
-    return [
-        (number, row[input_column], row[target_column])
-        for number, row in rows(path, [input_column, target_column])
-        if not isinstance(row, str)
-    ]
+    names = [input_column, target_column]
+    return [(number, row[input_column], row[target_column]) for number, row in whole_rows(path, names)]
+
+
+def whole_rows(path: Path, names: Sequence[str]) -> list[tuple[int, Row]]:
+    """The rows that have as many cells as the header, with their numbers.
+
+    Raises:
+        DataError: Most have more or fewer, as where decimal commas split cells; or see `tables.rows`.
+    """
+    found = list(rows(path, names))
+    uneven = [(number, row) for number, row in found if isinstance(row, str)]
+    if 2 * len(uneven) > len(found):
+        number, text = uneven[0]
+        raise DataError(
+            f"{path}: row {number} ({text[:60]!r}) has more or fewer cells than the header, and so have {len(uneven)} of "
+            f"{len(found)} rows; write decimals with a point, and put a cell with a comma into double quotes ({COUNTED})"
+        )
+    return [(number, row) for number, row in found if not isinstance(row, str)]
 
 
 def _kind(answers: Sequence[str]) -> TaskKind:
@@ -141,7 +158,8 @@ def _numeric(path: Path, column: str, answers: Sequence[tuple[int, str]]) -> dic
     for row, answer in answers:
         if DECIMAL_COMMA.fullmatch(answer):
             raise DataError(
-                f"{path}: row {row}, column {column!r}: {answer!r} has a comma; write decimals with a point and no grouping"
+                f"{path}: row {row}, column {column!r}: {answer!r} has a comma; write decimals with a point and no "
+                f"grouping ({COUNTED})"
             )
     values = [Decimal(answer) for _, answer in answers if NUMBER.fullmatch(answer) and math.isfinite(float(answer))]
     if len(values) < _LEAST_ROWS:

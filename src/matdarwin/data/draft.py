@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from matdarwin.data import guess, tables
 from matdarwin.data.cells import DECIMAL_COMMA, NUMBER
-from matdarwin.data.custom import TaskKind, from_table
+from matdarwin.data.custom import TaskKind, from_table, whole_rows
 from matdarwin.data.sources import DataError
 from matdarwin.materials.material import Kind
 from matdarwin.tasks.schema import Task
@@ -59,8 +60,11 @@ def draft(
     header = tables.columns(path)
     found: list[str] = []
     if material_column is None or target_column is None:
-        # Repeated columns can be neither, as they could not be told apart.
+        if len(header) == 1:
+            hint = tables.split_otherwise(header) or "; a material and an answer need two"
+            raise DataError(f"{path}: line 1 names one column, {header[0]!r}{hint}")
         cells = _cells(path, [name for name in header if header.count(name) == 1])
+        _check_header(path, header, cells)
         if material_column is None:
             material_column = _material(path, {name: one for name, one in cells.items() if name != target_column})
             found.append(f"material: column {material_column!r}, the one that reads as materials")
@@ -93,7 +97,9 @@ def draft(
     if task.kind == "regression" and task.bounds is not None:
         found.append(f"bounds {task.bounds[0]:g} to {task.bounds[1]:g}, {task.decimals} decimals: from the numbers")
     used = {material_column, target_column}
-    return Draft(task, tuple(found), tuple(dict.fromkeys(name for name in header if name not in used)))
+    others = tuple(dict.fromkeys(name for name in header if name not in used))
+    found += _conditions(path, task, [name for name in others if header.count(name) == 1])
+    return Draft(task, tuple(found), others)
 
 
 def text(drafted: Draft) -> str:
@@ -122,12 +128,54 @@ def _filled(value: Any) -> Any:
 def _cells(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
     """The cells of each column that are not empty."""
     found: dict[str, list[str]] = {name: [] for name in names}
-    for _, row in tables.rows(path, names):
-        if not isinstance(row, str):
-            for name in names:
-                if row[name]:
-                    found[name].append(row[name])
+    for _, row in whole_rows(path, names):
+        for name in names:
+            if row[name]:
+                found[name].append(row[name])
     return {name: cells for name, cells in found.items() if cells}
+
+
+def _check_header(path: Path, header: Sequence[str], cells: dict[str, list[str]]) -> None:
+    """Refuse a first line that names no columns, or one of which the answer cannot be told.
+
+    Raises:
+        DataError: It is a row, or a column is repeated.
+    """
+    values = [
+        name for name in header if _is_numeric([name]) or (_is_class(cells.get(name, [])) and name in cells[name])
+    ]
+    materials = [name for name in header if name and guess.is_readable([name])]
+    if values and materials:
+        raise DataError(
+            f"{path}: line 1 reads as a row ({materials[0]!r}, {values[0]!r}) and not as names of columns; put a line of "
+            "names above it, such as: formula,band gap (eV)"
+        )
+    for name in header:
+        if name and header.count(name) > 1:
+            raise DataError(f"{path}: {tables.repeated(header, name)}")
+
+
+def _conditions(path: Path, task: Task, others: Sequence[str]) -> list[str]:
+    """Columns that tell rows of one material apart whose answers differ: no wording asks by them."""
+    material, answer = task.reader.material, task.reader.target
+    together: dict[str, list[tuple[int, tables.Row]]] = defaultdict(list)
+    for number, row in whole_rows(path, [material, answer, *others]):
+        together[row[material]].append((number, row))
+    differing = [rows for rows in together.values() if len({row[answer] for _, row in rows}) > 1]
+    found = []
+    for name in others:
+        cells = [row[name] for rows in together.values() for _, row in rows if row[name]]
+        if name.strip().casefold() in _COUNTERS or len(set(cells)) == len(cells) or not (_is_numeric(cells) or _is_class(cells)):  # fmt: skip
+            continue
+        apart = [rows for rows in differing if len({row[name] for _, row in rows}) == len(rows)]
+        if apart and 2 * len(apart) >= len(differing):
+            (one, row), (other, _) = apart[0][:2]
+            found.append(
+                f"column {name!r} tells rows of one material apart (rows {one} and {other}, {row[material]}), and no wording "
+                "asks by it; if it belongs to the question, declare it under conditions and reader.conditions, and write "
+                "{conditions} into each wording"
+            )
+    return found
 
 
 def _is_numeric(cells: Sequence[str]) -> bool:

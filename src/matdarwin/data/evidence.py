@@ -68,13 +68,15 @@ def _github(name: str, version: str, path: str, mirror: str, sha256: str) -> Sou
     return Source(kind="github", name=name, version=version, path=path, mirror=mirror, sha256=sha256)
 
 
+_CRABNET = "457b4d4835737ecbe4dd33e53174bd818bd82143"
+
+
 def _crabnet(path: str, sha256: str) -> Source:
-    commit = "709893a9bfcf8a7e999703ab400f7b87fd4e2bc3"
-    return _github("anthony-wang/CrabNet", commit, f"crabnet/data/{path}", f"crabnet/{path}", sha256)
+    return _github("anthony-wang/CrabNet", _CRABNET, f"crabnet/data/{path}", f"crabnet/{path}", sha256)
 
 
 def _mirror(path: str, sha256: str, how: str) -> Source:
-    made_from = f"github anthony-wang/CrabNet @ 457b4d4835737ecbe4dd33e53174bd818bd82143, {how}"
+    made_from = f"github anthony-wang/CrabNet @ {_CRABNET}, {how}"
     return Source(kind="mirror", name=path, mirror=path, sha256=sha256, made_from=made_from)
 
 
@@ -82,7 +84,7 @@ _MP_GAP = _crabnet("matbench/mp_gap.csv", "4084e584467e6f81ec8bf12c438eeb2c049ae
 # A later release than mp_gap, one row a composition, non-metals alone.
 _MP_NON_METALS = _github(
     "CompRhys/roost",
-    "da6be2c4bb5a154c39abb29b5f55c29f7233c0a1",
+    "aaabc34d6ee6ac788e36f1c759c0582a997ea9b9",
     "data/datasets/roost/mp-non-metals.csv",
     "mp_roost/mp-non-metals.csv",
     "96e84365f7ebd984d5c39501b8be6b988bec694329b5d33415e51b611adddb5a",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from matdarwin.data.readers import Table, read
 from matdarwin.data.sources import DataError
+from matdarwin.materials.material import Material
 from matdarwin.tasks.schema import Example, Task
 
 Scheme = Literal["official", "aligned", "seeded"]
@@ -32,6 +33,22 @@ def groups(examples: Sequence[Example]) -> list[list[int]]:
     Returns:
         Groups in the order of their first example; each a list of places in `examples`, rising.
     """
+    root = roots(example.material for example in examples)
+    found: dict[str, list[int]] = {}
+    for place, example in enumerate(examples):
+        found.setdefault(root(example.material.key), []).append(place)
+    return list(found.values())
+
+
+def roots(materials: Iterable[Material]) -> Callable[[str], str]:
+    """The closure of keys: two of them have one root if some materials join them, directly or through others.
+
+    Args:
+        materials: Each joins all of its keys.
+
+    Returns:
+        The root of a key; a key of no material is its own.
+    """
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -40,14 +57,11 @@ def groups(examples: Sequence[Example]) -> list[list[int]]:
             key = parent[key]
         return key
 
-    for example in examples:
-        first = root(example.material.key)
-        for other in example.material.keys:
+    for material in materials:
+        first = root(material.key)
+        for other in material.keys:
             parent[root(other)] = first
-    found: dict[str, list[int]] = {}
-    for place, example in enumerate(examples):
-        found.setdefault(root(example.material.key), []).append(place)
-    return list(found.values())
+    return root
 
 
 def assign(table: Table, *, scheme: Scheme = "official", leader: Task | None = None) -> list[Example]:

@@ -54,6 +54,7 @@ def unit(text: str) -> dict[str, int] | None:
     """The powers of the units that a text is made of (`W/m/K` and `W m-1 K-1`: W 1, m -1, K -1); None where it is no unit."""
     powers: Counter[str] = Counter()
     sign = 1
+    text = text.replace("W/mK", "W/m/K")  # often written so, and never meant as a millikelvin
     for place, piece in enumerate(re.split(r"\s*([/\u00b7*.]|\s)\s*", " ".join(text.split()).strip("()"))):
         if place % 2:
             # W/m/K and W/(m K): what follows a slash stays below the line.

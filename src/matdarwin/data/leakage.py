@@ -2,7 +2,8 @@
 
 The rule (docs: design, rule 4): in fold i a model loses every training, validation, calibration and auxiliary
 row whose key is in the fold-i test set of any scored task of the same quantity in its list, its own task
-included. Test rows are never touched. What remains is divided by key over the whole quantity.
+included. Keys that a row of any of these tasks joins count as one. Test rows are never touched. What remains is
+divided by key over the whole quantity.
 """
 
 from __future__ import annotations
@@ -15,15 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from matdarwin.data import folds as folding
-from matdarwin.data.folds import Scheme, groups, order
+from matdarwin.data.drawing import draw as draw
+from matdarwin.data.drawing import sample
+from matdarwin.data.folds import Scheme, roots
 from matdarwin.data.readers import read
 from matdarwin.data.sources import DataError
 from matdarwin.tasks.schema import Example, Task
-
-LEAST_CALIBRATION = 30
-"""Fewest keys that a calibration is made of; a task that cannot spare them gets none and stays uncalibrated."""
-
-_LEAST_VALIDATION = 10
 
 BY_KEY = "key in"
 """How the reasons of removals by the rule begin, after the task."""
@@ -48,7 +46,7 @@ class Split:
         train: Rows to train on, merged: one a key (and condition).
         validation: Rows to choose the best checkpoint by, merged.
         calibration: Rows to calibrate intervals on, merged.
-        test: Rows to score, each as the file has it, in the file's order.
+        test: Rows to score, each as the file has it (but for `tied` keys), in the file's order.
         kept: Rows of each task that the rule left, before any was merged.
         removed: Rows taken away, by `task: reason`.
         rule: What was taken away.
@@ -154,6 +152,7 @@ def split(
         raise DataError(f"limit must be 1 or more, got {limit}")
     scored = targets(tasks)
     rows = {task.id: read(task).examples for task in tasks} if fold is None else assigned(tasks, folds)
+    rows = {name: found for cluster in clusters(tasks) for name, found in tied(cluster, rows).items()}
     test = _test(scored, rows, fold)
     removed: Counter[str] = Counter()
     barred = test if rule == "key" else _test(scored, rows, None)
@@ -174,7 +173,7 @@ def split(
             raise DataError(f"task {task.id}: no training row is left in fold {fold}; removed: {dict(removed)}")
         if limit is not None and len(train) > limit:
             removed[f"{task.id}: over the limit of {limit} training rows"] += len(train) - limit
-            parts["train"][task.id] = _sample(train, limit, seed)
+            parts["train"][task.id] = sample(train, limit, seed)
     return Split(
         tasks=tuple(tasks),
         targets=tuple(task.id for task in scored),
@@ -187,6 +186,35 @@ def split(
         rule=rule,
         **parts,
     )
+
+
+def tied(tasks: Sequence[Task], rows: Rows) -> Rows:
+    """The rows of some tasks, each material with every key that a row of any of them joins to one of its own.
+
+    A row with two keys, such as a name and a composition, says that both are one material. That holds for the rows of
+    all tasks, also for those that have the one key or the other alone. Afterwards two rows are of one material if, and
+    only if, they have a key in common.
+
+    Args:
+        tasks: The tasks, which share a quantity.
+        rows: Their rows, at least.
+    """
+    mine = {task.id: rows[task.id] for task in tasks}
+    # Few tasks have materials with several keys; the others' rows are left as they are without being looked at.
+    joining = [row.material for examples in mine.values() for row in examples if len(row.material.keys) > 1]
+    if not joining:
+        return mine
+    root = roots(joining)
+    together: dict[str, set[str]] = defaultdict(set)
+    for material in joining:
+        together[root(material.key)].update(material.keys)
+    closed = {key: tuple(sorted(keys)) for keys in together.values() for key in keys}
+
+    def whole(row: Example) -> Example:
+        more = [key for key in closed.get(row.material.key, ()) if key not in row.material.keys]
+        return replace(row, material=replace(row.material, keys=(*row.material.keys, *more))) if more else row
+
+    return {name: [whole(row) for row in examples] for name, examples in mine.items()}
 
 
 def _test(scored: Sequence[Task], rows: Rows, fold: int | None) -> Rows:
@@ -282,63 +310,6 @@ def clusters(tasks: Sequence[Task]) -> list[list[Task]]:
         (sorted(cluster, key=lambda task: place[task.id]) for cluster in found),
         key=lambda cluster: place[cluster[0].id],
     )
-
-
-def draw(
-    examples: Sequence[Example], scored: Sequence[str], seed: int, validation: float, calibration: float, minimum: int
-) -> list[str]:
-    """The part that each example goes to; examples that share a key go together.
-
-    Args:
-        examples: Merged examples of one cluster of tasks.
-        scored: Ids of the tasks that have validation and calibration rows.
-        seed: Seed of the draw.
-        validation: Share of the keys for validation.
-        calibration: Share of the keys for calibration.
-        minimum: Fewest calibration keys a task, at most a third of what it has.
-
-    Returns:
-        "train", "validation" or "calibration" for each example.
-    """
-    together = groups(examples)
-    names = [min(examples[place].material.key for place in places) for places in together]
-    members = [{examples[place].task for place in places} for places in together]
-    sizes = {task: sum(task in inside for inside in members) for task in scored}
-    part = ["train"] * len(together)
-
-    def fill(name: str, share: float, least: dict[str, int]) -> None:
-        rank = {group: order(f"{name}|{seed}", names[group]) for group in range(len(together))}
-        free = [group for group in sorted(rank, key=rank.__getitem__) if part[group] == "train"]
-        for group in free:
-            if rank[group] < share and not members[group].isdisjoint(least):
-                part[group] = name
-        for task, count in least.items():
-            missing = count - sum(task in members[group] for group in range(len(together)) if part[group] == name)
-            more = [group for group in free if task in members[group] and part[group] == "train"]
-            for group in more[: max(missing, 0)]:
-                part[group] = name
-
-    if calibration > 0:
-        able = {task: size for task, size in sizes.items() if size // 3 >= LEAST_CALIBRATION}
-        fill("calibration", calibration, {task: min(minimum, size // 3) for task, size in able.items()})
-    if validation > 0:
-        # The draw is among the keys that calibration left, hence the larger share of fewer.
-        least = {task: min(_LEAST_VALIDATION, int(size * validation)) for task, size in sizes.items()}
-        fill("validation", validation / (1 - calibration), least)
-    result = ["train"] * len(examples)
-    for group, places in enumerate(together):
-        for place in places:
-            result[place] = part[group]
-    return result
-
-
-def _sample(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
-    """A seeded sample in the order of the examples; that of a smaller limit is part of that of a larger one."""
-    drawn = sorted(
-        range(len(examples)),
-        key=lambda place: order(f"limit|{seed}", f"{examples[place].material.key}|{examples[place].row}"),
-    )
-    return [examples[place] for place in sorted(drawn[:limit])]
 
 
 def check(done: Split) -> list[str]:

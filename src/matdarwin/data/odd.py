@@ -32,11 +32,12 @@ def table_rows(paths: Sequence[Path], needed: Sequence[str]) -> Rows:
     Raises:
         DataError: Wrong encoding, a missing or repeated column, or a file that is no table.
     """
-    place = 0
+    before = place = 0
     for path in paths:
-        for _, row in rows(path, needed):
-            place += 1
+        for place_there, row in rows(path, needed):
+            place = before + place_there
             yield place, RowError(row, "", UNEVEN) if isinstance(row, str) else row
+        before = place
 
 
 def opv(paths: Sequence[Path], needed: Sequence[str]) -> Rows:

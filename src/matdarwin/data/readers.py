@@ -23,13 +23,19 @@ from matdarwin.materials.material import Kind, Material, MaterialError
 from matdarwin.tasks.registry import nearest
 from matdarwin.tasks.schema import Example, Reader, Task
 
+REPEAT = "repeats an earlier row"
+"""Cause of the rejects that `Reader.unique` makes."""
+CONFLICT = "other labels for the same material"
+"""Cause of the rejects that `Reader.conflicts` makes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reject:
     """A row that is no example.
 
     Attributes:
-        row: Number of the row in the file, the first below the header being 1; several files are numbered through.
+        row: Number of the row in the file, the first below the header being 1 and empty lines counted; several files
+            are numbered through.
         text: What is at fault, as the file has it, at most 200 characters.
         reason: Why it was refused, in full.
         column: The column that is at fault; empty where the row as a whole is.
@@ -113,7 +119,7 @@ def _table(task: Task, given: Rows) -> Table:
             if task.reader.unique:
                 mark = (example.material.key, *(row[column] for column in task.reader.unique))
                 if mark in seen:
-                    raise RowError(example.material.given, "", "repeats an earlier row", f": row {seen[mark]}")
+                    raise RowError(example.material.given, "", REPEAT, f": row {seen[mark]}")
                 seen[mark] = place
             found.append((place, example))
         except RowError as error:
@@ -199,7 +205,8 @@ def _conditions(task: Task, row: Row) -> dict[str, str | float]:
         if text:
             found[condition.name] = text if condition.unit is None else number(text, column)
         elif condition.required:
-            raise RowError("", column, f"condition {condition.name} is needed and not given")
+            hint = "" if column else "; name its column under reader.conditions"
+            raise RowError("", column, f"condition {condition.name} is needed and not given", hint)
     return found
 
 
@@ -246,9 +253,8 @@ def _without_conflicts(
     for same in together.values():
         if len({example.target for _, example in same}) > 1:
             told = ", ".join(f"{example.target} in row {place}" for place, example in same)
-            cause = "other labels for the same material"
             for place, example in same:
                 left_out.add(place)
-                reason = f"column {reader.target}: {cause}: {told}"
-                rejects.append(Reject(place, example.material.given[:200], reason, reader.target, cause))
+                reason = f"column {reader.target}: {CONFLICT}: {told}"
+                rejects.append(Reject(place, example.material.given[:200], reason, reader.target, CONFLICT))
     return [(place, example) for place, example in found if place not in left_out], rejects

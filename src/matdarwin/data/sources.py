@@ -119,7 +119,8 @@ def absent(source: Source) -> str:
     if source.kind == "file":
         return f"{source.name}: there is no such file; correct the path"
     if source.mirror is not None and (folder := mirror()) is not None:
-        return f"{folder / source.mirror}: missing from the mirror; complete the mirror, or unset MATDARWIN_MIRROR to fetch it"
+        otherwise = "" if source.kind == "mirror" else ", or unset MATDARWIN_MIRROR to fetch it"
+        return f"{folder / source.mirror}: missing from the mirror; complete the mirror{otherwise}"
     way = "it cannot be fetched:" if source.kind == "mirror" else "darwin data fetch brings it, or"
     return f"the source is not on this machine; {way} set MATDARWIN_MIRROR to a folder that holds it"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -21,12 +22,15 @@ PARQUET = (".parquet", ".pq")
 """Suffixes of Parquet files, in lower case; everything else is CSV."""
 SHEETS = (".xlsx", ".xls", ".ods")
 """Suffixes of spreadsheets, which are not read."""
+COUNTED = "rows are counted from 1 below the header, empty lines too"
+"""What the number of a row says, for messages: a spreadsheet that has the header in its row 1 shows row N as N + 1."""
 
 
 def rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row | str]]:
-    """The rows of a table file, numbered from 1, cut down to the columns that are needed.
+    """The rows of a table file with their numbers, cut down to the columns that are needed.
 
-    A row with more or fewer cells than the header comes as its text, in its place.
+    A row's number leads to it: it counts what stands below the header, empty lines too, though these are no rows and
+    do not come. A row with more or fewer cells than the header comes as its text, in its place.
 
     Raises:
         DataError: Wrong encoding, a missing or repeated column, or a file that is no table.
@@ -58,10 +62,24 @@ def _text(path: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}: not UTF-8: byte 0x{raw[error.start]:02x} in line {line}; save the table as UTF-8 and try again"
+            f"{path}: not UTF-8: byte 0x{raw[error.start]:02x} in {_place(raw, error.start)}; save the table as UTF-8 "
+            "(a spreadsheet calls it CSV UTF-8) and try again"
         ) from error
+
+
+def _place(raw: bytes, position: int) -> str:
+    """Where a byte stands that is no UTF-8: its line, and its column by name."""
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "line 1, as a file in UTF-16 begins"
+    csv.field_size_limit(_MAX_FIELD)
+    line = raw.count(b"\n", 0, position) + 1
+    # Latin-1 has a character for every byte, so that what stands around it can be shown.
+    begun = next(csv.reader([raw[raw.rfind(b"\n", 0, position) + 1 : position].decode("latin-1")]), [""])
+    header = next(csv.reader([raw.removeprefix(codecs.BOM_UTF8).partition(b"\n")[0].decode("latin-1")]), [])
+    if line == 1 or len(begun) > len(header):
+        return f"line {line}"
+    return f"line {line} (row {line - 1}), column {header[len(begun) - 1].strip()!r}"
 
 
 def _header(reader: Iterator[list[str]], path: Path) -> list[str]:
@@ -85,11 +103,24 @@ def check_columns(path: Path, header: Sequence[str], needed: Sequence[str]) -> N
                 if close
                 else f"it has {', '.join(map(repr, header[:20]))}"
             )
-            if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-                hint += "; cells seem to be split by semicolons or tabs: save the table with commas"
-            raise DataError(f"{path}: there is no column {name!r}; {hint}")
+            raise DataError(f"{path}: there is no column {name!r}; {hint}{split_otherwise(header)}")
         if header.count(name) > 1:
-            raise DataError(f"{path}: column {name!r} stands there {header.count(name)} times; rename all but one")
+            raise DataError(f"{path}: {repeated(header, name)}")
+
+
+def repeated(header: Sequence[str], name: str) -> str:
+    """That a column stands in a header more than once, where, and what to do."""
+    places = [str(place) for place, one in enumerate(header, 1) if one == name]
+    return f"column {name!r} stands there {len(places)} times (the header's cells {' and '.join(places)}); rename all but one"
+
+
+def split_otherwise(header: Sequence[str]) -> str:
+    """What to say of a header that is one cell only because another sign than the comma splits it; else nothing."""
+    signs = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    found = next((name for sign, name in signs.items() if len(header) == 1 and sign in header[0]), None)
+    return (
+        f"; cells seem to be split by {found}: save the table with commas, and decimals with a point" if found else ""
+    )
 
 
 def _csv_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row | str]]:
@@ -102,9 +133,9 @@ def _csv_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row | st
     count = 0
     try:
         for cells in reader:
-            if not cells:  # an empty line is no row
-                continue
             count += 1
+            if not cells:  # an empty line is no row, but whoever looks for a row counts it
+                continue
             if len(cells) != len(header):
                 yield count, ",".join(cells)
             else:

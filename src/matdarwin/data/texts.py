@@ -120,6 +120,28 @@ def _pairs(name: str) -> list[Pair]:
     return found.pairs
 
 
+def crossing(text: Text, task: Task, tests: Sequence[Example]) -> dict[str, Removal]:
+    """Test materials that a text still tells of, by key: the first pair that names each beside a word of its property.
+
+    After `load` there is none for a scored task; the leak audit proves it.
+
+    Args:
+        text: The text as it teaches.
+        task: The scored task.
+        tests: Its test rows.
+    """
+    pairs = [Pair(row.question or "", row.answer or "", row.row, text.name) for row in text.rows]
+    found: dict[str, Removal] = {}
+    while pairs:
+        # A pair is told of for one material; whether it names others as well, the next round says.
+        left = [row for row in tests if row.material.key not in found]
+        told = qa.remove_test_facts(pairs, [(task, left)]).removed
+        for removal in told:
+            found.setdefault(removal.key, removal)
+        pairs = [removal.pair for removal in told]
+    return found
+
+
 def digest(name: str) -> str:
     """Hash of all that a text says."""
     content = [name, *[[pair.question, pair.answer] for pair in _pairs(name)]]

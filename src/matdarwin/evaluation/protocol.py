@@ -44,6 +44,7 @@ def evaluate(
     baselines: bool = True,
     report: Report | None = None,
     coverage: float = COVERAGE,
+    allow_leak: bool = False,
 ) -> list[BoardResult]:
     """Score a recipe on test folds; a fold that is finished under the same recipe is read, never run twice.
 
@@ -54,6 +55,7 @@ def evaluate(
         baselines: Also fit the rivals, on every row that the model could use in any way.
         report: Where progress is told.
         coverage: Nominal coverage of the intervals.
+        allow_leak: Also train and score what the audit calls leaky; the results are marked LEAKY.
 
     Returns:
         One result a task, each written to `results/board`.
@@ -75,7 +77,7 @@ def evaluate(
         if all(_usable(paths[task.id, fold], baselines=baselines, coverage=coverage) for task in scored):
             report.say(f"fold {fold}: read from {', '.join(str(paths[task.id, fold]) for task in scored)}")
             continue
-        checkpoint = train(_of_fold(recipe, fold), tasks=tasks, report=report)
+        checkpoint = train(_of_fold(recipe, fold), tasks=tasks, report=report, allow_leak=allow_leak)
         for result in _score(
             checkpoint, _of_fold(recipe, fold), tasks, baselines=baselines, report=report, coverage=coverage
         ):
@@ -148,7 +150,7 @@ def _score(
     checkpoint: Checkpoint, recipe: Recipe, tasks: Sequence[Task], *, baselines: bool, report: Report, coverage: float
 ) -> list[FoldResult]:
     split = split_of(recipe, tasks)
-    if problems := leakage.check(split):
+    if (problems := leakage.check(split)) and not checkpoint.card.training.get("leaky"):
         raise EvaluationError("the split is not disjoint, so no score is taken: " + "; ".join(problems[:3]))
     for task in tasks:
         if checkpoint.card.tasks[task.id].parts != parts_of(split, task):
@@ -219,6 +221,7 @@ def score_task(
             "seconds": round(seconds, 1), "rows_per_second": round(len(test) / seconds, 2),
         },
         coverage=coverage, scores=scores, groups=groups, knowledge=recipe.knowledge(),
+        leaky=bool(checkpoint.card.training.get("leaky")),
         baselines={name: _rival(task, test, rival, usable, recipe.fold) for name, rival in rivals.items()},
         baseline_seconds={name: round(rival.seconds, 2) for name, rival in rivals.items()},
         answers=[_answer(task, e, a, calibration, coverage) for e, a in zip(test, answers, strict=True)],

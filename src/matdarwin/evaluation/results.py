@@ -61,6 +61,11 @@ class FoldResult(_Typed):
     baseline_seconds: dict[str, float]
     answers: list[Answer]
     knowledge: list[str] = Field(default_factory=list, description="Knowledge beyond the task's rows that was used.")
+    leaky: bool = Field(
+        default=False,
+        exclude_if=lambda leaky: not leaky,
+        description="Whether test materials taught, by the audit; such a score is no score.",
+    )
     machine: dict[str, Any]
 
 
@@ -85,6 +90,9 @@ class BoardResult(_Typed):
     baselines: dict[str, dict[str, Any]]
     board: list[BoardRow]
     knowledge: list[str]
+    leaky: bool = Field(
+        default=False, exclude_if=lambda leaky: not leaky, description="Whether test materials taught in any fold."
+    )
     machine: dict[str, Any]
     complete: bool = Field(description="Whether all five folds are in.")
 
@@ -101,7 +109,7 @@ class BoardResult(_Typed):
             else ("balanced_accuracy", "macro_f1", "roc_auc")
         )
         flat = {k: v.get("median") if isinstance(v, dict) else v for k, v in self.summary.items()}
-        rows = [(self.strategy, {name: flat.get(name) for name in names})]
+        rows = [(f"{self.strategy} (LEAKY)" if self.leaky else self.strategy, {name: flat.get(name) for name in names})]
         rows += [(name, {key: scores.get(key) for key in names}) for name, scores in self.baselines.items()]
         return rows
 
@@ -162,6 +170,7 @@ def summarise(
         },
         board=board,
         knowledge=first.knowledge,
+        leaky=any(r.leaky for r in results),
         machine=first.machine,
         complete={r.fold for r in results} == set(range(5)),
     )

@@ -216,12 +216,25 @@ def answer(asked: Asked) -> str:
     return format_answer(asked.task, example.target)
 
 
+Soft = tuple[tuple[tuple[int, float], ...], ...]
+"""For each token of an answer, the tokens that are taught to come there, with their shares."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One question as token ids: `prompt` [p], and `answer` [a] with its terminator (empty where unknown)."""
+    """One question as token ids.
+
+    Attributes:
+        prompt: Tokens of the question [p].
+        answer: Tokens of the answer with its terminator [a]; empty where unknown.
+        soft: What is taught in the answer's place [a]; empty: the answer itself.
+        number: Whether the answer is a number of a task.
+    """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    soft: Soft = ()
+    number: bool = False
 
 
 class Encoder:
@@ -241,6 +254,12 @@ class Encoder:
         """Token ids of answers, each closed by the terminator."""
         ids = self._tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
         return [[*row, self.terminator] for row in ids]
+
+    def digits(self) -> list[int] | None:
+        """Token ids of 0 to 9 inside a number; None where the tokenizer has tokens of several digits."""
+        ids = self._tokenizer(".0123456789", add_special_tokens=False).input_ids[-10:]
+        words = [self._tokenizer.decode([token]) for token in ids]
+        return list(ids) if words == list("0123456789") else None
 
     def examples(self, asked: Sequence[Asked], *, style: Style, order: Order) -> list[Encoded]:
         """Encode examples for training.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import math
@@ -188,6 +189,11 @@ def _cpu_prefers_bf16() -> bool:
         seconds[kind] = best
     # Autocast has a cost of its own, hence the margin.
     return seconds[torch.bfloat16] * 1.3 < seconds[torch.float32]
+
+
+def as_dtype(model: Any, dtype: Any) -> Any:
+    """The model in a number format: a copy where it is another one, so that the weights in training stay as they are."""
+    return model if next(model.parameters()).dtype == dtype else copy.deepcopy(model).to(dtype)
 
 
 def _unpacked(name: str) -> Path:

@@ -6,7 +6,6 @@ Nothing in it is ever run or unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,15 +19,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from matdarwin.data import disk, sources
 from matdarwin.language.answers import ANSWER_FORMAT
 from matdarwin.language.prompts import STYLES, wordings_hash
+from matdarwin.models import sealing
+from matdarwin.models.sealing import FORMAT
+from matdarwin.models.sealing import MANIFEST as MANIFEST
 from matdarwin.tasks.schema import Task
 
-MANIFEST = "manifest.json"
 CARD = "card.json"
+README = "README.md"
 CALIBRATION = "calibration.json"
 WEIGHTS = "weights"
 TOKENIZER = "tokenizer"
-FORMAT = 1
-_RUNNABLE = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib", ".py", ".pyc", ".so"}
 
 
 class CheckpointError(RuntimeError):
@@ -111,29 +111,13 @@ class Checkpoint:
         Raises:
             CheckpointError: It is not there, not sealed, damaged, of another format, or taught another prompt.
         """
-        manifest = folder / MANIFEST
         if not folder.is_dir():
             raise CheckpointError(f"{folder} is no folder, so there is no checkpoint")
-        if not manifest.is_file():
-            raise CheckpointError(
-                f"{folder} is not sealed: it has no {MANIFEST}; the run that wrote it did not finish, run it again"
-            )
+        if fault := sealing.fault(folder, verify=verify):
+            raise CheckpointError(fault)
         try:
-            files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-            for name, entry in files.items():
-                _check(folder, name, entry, verify=verify)
-            present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
-            if extra := sorted(present - set(files)):
-                raise CheckpointError(f"{folder}: {extra[0]} is not in the manifest; remove it or train again")
             card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
-        except (
-            ValidationError,
-            json.JSONDecodeError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            UnicodeDecodeError,
-        ) as error:
+        except (ValidationError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{folder} has a card or manifest that cannot be read: {error}") from error
         _same_language(folder, card)
         return cls(folder, card)
@@ -216,7 +200,7 @@ def write_checkpoint(
         (work / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
         if calibration is not None:
             (work / CALIBRATION).write_text(json.dumps(calibration), encoding="utf-8")
-        _seal(work)
+        sealing.seal(work)
         # A rename cannot replace a folder that holds files: the old one steps aside first, and is kept until
         # the new one stands.
         if final.exists():
@@ -281,35 +265,6 @@ def hold(name: str) -> Iterator[None]:
         lock.release()
 
 
-def _seal(folder: Path) -> None:
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
-        # Folders too, or a file's name may be lost though its bytes are not.
-        disk.sync(path)
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"format": FORMAT, "files": files}, indent=1), encoding="utf-8")
-    disk.sync(manifest)
-    disk.sync(folder)
-
-
-def _check(folder: Path, name: str, entry: dict[str, Any], *, verify: bool) -> None:
-    path = folder / name
-    if path.suffix.lower() in _RUNNABLE:
-        raise CheckpointError(
-            f"{folder}: {name} may hold code or pickled objects, which no checkpoint does; do not use this checkpoint"
-        )
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise CheckpointError(f"{folder}: the manifest names {name!r}, which lies outside; do not use this checkpoint")
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is damaged: {name} is missing")
-    if path.stat().st_size != entry["size"]:
-        raise CheckpointError(f"{folder} is damaged: {name} has {path.stat().st_size} bytes instead of {entry['size']}")
-    if verify and _sha256(path) != entry["sha256"]:
-        raise CheckpointError(f"{folder} is damaged: {name} does not have the hash that it was sealed with")
-
-
 def _same_language(folder: Path, card: Card) -> None:
     if card.format != FORMAT:
         raise CheckpointError(f"{folder} has format {card.format}, this version reads {FORMAT}")
@@ -325,8 +280,3 @@ def _same_language(folder: Path, card: Card) -> None:
         # The task in the card is what is asked with (store.changed_since tells what the library has made of it since).
         if entry.wordings != wordings_hash(entry.task):
             raise CheckpointError(f"{folder}: the wordings of {name} are not those that it was taught; train again")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -37,7 +37,8 @@ from matdarwin.studies.outcome import (
 )
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
-from matdarwin.training.recipe import Recipe, load_recipe
+from matdarwin.training.recipe import Recipe
+from matdarwin.training.recipe_files import load_recipe
 from matdarwin.training.report import Report
 from matdarwin.training.run import split_of, train
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matdarwin.studies import tasks_page
+from matdarwin.studies import strategies_table, tasks_page
 from matdarwin.studies.figures import words
 from matdarwin.studies.scores import LESS_IS_BETTER, ResultsError, Score, read_bench, read_scores, single
 
@@ -26,8 +26,8 @@ class TablesError(RuntimeError):
     """A README that tables cannot be put into."""
 
 
-def page(scores: Sequence[Score], bench: dict[str, Any] | None) -> str:
-    """docs/results.md."""
+def page(scores: Sequence[Score], bench: dict[str, Any] | None, strategies: str | None = None) -> str:
+    """docs/results.md; the section of the strategy comparison comes ready, or not at all."""
     parts = [
         "# Results",
         "Made by `make results` from the files under `results/`; do not edit by hand.",
@@ -41,6 +41,8 @@ def page(scores: Sequence[Score], bench: dict[str, Any] | None) -> str:
             parts += ["### The published board beside it", _board(score)]
         if score.folds:
             parts += ["### By fold", _by_fold(score)]
+    if strategies is not None:
+        parts.append(strategies)
     if bench is not None:
         parts += ["## Speed of prediction", _bench(bench)]
     return "\n\n".join(parts) + "\n"
@@ -108,7 +110,10 @@ def write(root: Path) -> list[Path]:
     """
     scores, bench = read_scores(root / "results"), read_bench(root / "results")
     readme, results = root / "README.md", root / "docs" / "results.md"
-    texts = {readme: put(readme.read_text(encoding="utf-8"), summary(scores, bench)), results: page(scores, bench)}
+    texts = {
+        readme: put(readme.read_text(encoding="utf-8"), summary(scores, bench)),
+        results: page(scores, bench, strategies_table.sections(root / "results")),
+    }
     cards = tasks_page.read_cards(root / "results")
     if cards is not None:
         texts[root / "docs" / "tasks.md"] = tasks_page.page(cards)

@@ -154,6 +154,11 @@ class Task(Model):
         default=(), description="Further files of the same form, read after the first; their rows are numbered on."
     )
     reader: Reader
+    known_rejects: tuple[str, ...] = Field(
+        default=(),
+        description="Causes of rejected rows that are known of these files and no fault of them, each as the task's card "
+        "counts it (column: cause); causes that the reader's own rules state need not be named.",
+    )
     licence: str
     citation: str
     description: str

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from matdarwin.data import texts
-from matdarwin.data.audit import TUNE, Audit, Told, audit
+from matdarwin.data.audit import TUNE, Audit, Hit, Pair, Told, audit
 from matdarwin.data.evidence import Evidence, presence
 from matdarwin.data.folds import FOLDS
-from matdarwin.data.leakage import targets
+from matdarwin.data.leakage import Rows, Split, targets
 from matdarwin.data.readers import read
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
@@ -33,12 +33,22 @@ def audit_recipe(recipe: Recipe, *, tasks: Sequence[Task] | None = None, folds: 
     """
     known = list(tasks) if tasks is not None else [registry.load(name) for name in recipe.tasks]
     chosen = range(FOLDS) if folds is None else sorted(set(folds))
+    tests: dict[int, Rows] = {}
+
+    def splits() -> Iterator[Split]:
+        for fold in chosen:
+            split = split_of(recipe.model_copy(update={"fold": fold}), known)
+            tests[fold] = split.test
+            yield split
+
     found = audit(
-        (split_of(recipe.model_copy(update={"fold": fold}), known) for fold in chosen),
+        splits(),
         {stage.name: ids_of(stage) for stage in recipe.before if stage.tasks} | {TUNE: [task.id for task in known]},
     )
-    told = tuple(_told(stage.name, name, known) for stage in recipe.before for name in stage.texts)
-    found = replace(found, texts=told)
+    taught = [(stage.name, name) for stage in recipe.before for name in stage.texts]
+    told = tuple(_told(stage, name, known) for stage, name in taught)
+    crossing = [pair for stage, name in taught for pair in _text_pairs(stage, name, known, tests)]
+    found = replace(found, texts=told, pairs=(*found.pairs, *crossing))
     if not recipe.evidence:
         return found
     evidence = Evidence.load(recipe.evidence)
@@ -47,6 +57,26 @@ def audit_recipe(recipe: Recipe, *, tasks: Sequence[Task] | None = None, folds: 
         found,
         evidence=tuple((task.id, one) for task in measured for one in presence(task, read(task).examples, evidence)),
     )
+
+
+def _text_pairs(stage: str, name: str, tasks: Sequence[Task], tests: Mapping[int, Rows]) -> Iterator[Pair]:
+    """What a text tells of the test rows of each scored task, fold by fold."""
+    text = texts.load(name, tasks)
+    for task in targets(tasks):
+        told = texts.crossing(text, task, [row for rows in tests.values() for row in rows[task.id]])
+        for fold, rows in tests.items():
+            test = rows[task.id]
+            hits = [(row, told[row.material.key]) for row in test if row.material.key in told]
+            yield Pair(
+                task=task.id, train_task=name, fold=fold, test_rows=len(test),
+                test_keys=len({row.material.key for row in test}), found=len(hits), stage=stage, train_rows=len(text.rows),
+                # A sentence has no label that could be compared.
+                labels_compared=0, labels_agree=0,
+                examples=tuple(
+                    Hit(row.row, row.material.given, row.target, removal.pair.row, removal.spelling, None, None)
+                    for row, removal in hits[:_EXAMPLES]
+                ),
+            )  # fmt: skip
 
 
 def _told(stage: str, name: str, tasks: Sequence[Task]) -> Told:

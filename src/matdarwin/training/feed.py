@@ -6,14 +6,18 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from matdarwin.data.mixture import Mixture
 from matdarwin.data.sampling import Sampling
 from matdarwin.language.answers import format_answer, grid
 from matdarwin.language.prompts import Asked, Encoded, Encoder, Style, conditions_text, question
+from matdarwin.language.soft import Softener
 from matdarwin.tasks.schema import Example, Task
-from matdarwin.training.recipe import Prompting
+from matdarwin.training.options import Prompting
 
 _COMPANY = "Ag"
 """What stands before a piece of a material, to see how the piece is tokenised when it is not the first."""
@@ -30,11 +34,13 @@ class Feed:
         prompting: Wordings and element order.
         sampling: By what rule the tasks share the stream.
         batch_size: Rows a batch.
+        smoothing: Width of what is taught in a number's place, a share of its task's mean absolute deviation.
         seed: Seed of all that is drawn.
 
     Attributes:
         size: Examples in an epoch.
         steps: Batches in an epoch.
+        sources: Tasks and texts that share the stream.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class Feed:
         prompting: Prompting,
         sampling: Sampling,
         batch_size: int,
+        smoothing: float = 0.0,
         seed: int,
     ) -> None:
         self._tasks = {task.id: task for task in tasks}
@@ -60,13 +67,50 @@ class Feed:
         self._mixture = Mixture(
             rows, sampling, seed=seed, batch_size=batch_size, wordings=self._wordings, length=self._length
         )
+        self.sources = len(rows)
         self.size, self.steps = self._mixture.size, self._mixture.steps
+        self._softeners = self._soften(smoothing) if smoothing else {}
 
     def batches(self, position: int = 0) -> Iterator[list[Encoded]]:
         """Encoded batches from a position of the stream on, without end."""
         for draws in self._mixture.batches(position):
             asked = [Asked(self._tasks.get(d.task), d.example, d.wording, d.seed) for d in draws]
-            yield self._encoder.examples(asked, style=self._style, order=self._order)
+            encoded = self._encoder.examples(asked, style=self._style, order=self._order)
+            yield [self._with_target(row, draw.example) for row, draw in zip(encoded, draws, strict=True)]
+
+    def told(self, position: int, count: int) -> str:
+        """What stands in a stretch of the stream, for people: tasks with rows of their files."""
+        draws = itertools.islice(self._mixture.draws(position), count)
+        rows: dict[str, list[str]] = {}
+        for draw in draws:
+            rows.setdefault(draw.task, []).append(str(draw.example.row))
+        return "; ".join(f"{task} rows {', '.join(found)}" for task, found in rows.items())
+
+    def state(self, position: int) -> dict[str, int | str]:
+        """What is to be stored in order to go on at a position; see `Mixture.state`."""
+        return self._mixture.state(position)
+
+    def position(self, state: Mapping[str, object]) -> int:
+        """The position that a state was taken at; see `Mixture.position`."""
+        return self._mixture.position(state)
+
+    def _with_target(self, row: Encoded, example: Example) -> Encoded:
+        """A row with what its number is taught as, where it is one."""
+        if not isinstance(example.target, float) or example.answer is not None:
+            return row
+        softener = self._softeners.get(example.task)
+        return replace(row, number=True, soft=softener.soft(example.target) if softener else ())
+
+    def _soften(self, smoothing: float) -> dict[str, Softener]:
+        made = {}
+        for task in self._tasks.values():
+            if task.kind == "classification":
+                continue
+            targets = np.array([float(row.target) for row in self._rows[task.id] if row.target is not None])
+            deviation = float(np.abs(targets - np.median(targets)).mean())
+            if deviation > 0:
+                made[task.id] = Softener(self._encoder, task, smoothing * deviation)
+        return made
 
     def digest(self, **context: Any) -> str:
         """Hash of the stream, its style and order, and what the caller adds."""

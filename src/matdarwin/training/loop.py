@@ -1,33 +1,34 @@
 """The training loop: rows in, moved weights out. To be read from top to bottom.
 
-Loss is the cross-entropy of the answer and its terminator alone; only their positions reach the output layer.
-Batches come with rows of like length (see training/feed.py), so that little work goes into padding.
+Batches come with rows of like length (see training/feed.py), so that little work goes into padding, and only the
+answers' positions reach the output layer (training/objective.py). The loop's state can be taken out and put back at
+any step; it then goes on bit for bit as it would have. Several processes take their share of each batch
+(training/ranks.py); the state is the same whatever their number.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
-from transformers import DynamicCache
 
 from matdarwin.language.prompts import Encoded
-from matdarwin.training.recipe import Optimising
-
-
-class TrainingError(RuntimeError):
-    """A training that cannot go on."""
+from matdarwin.training.average import WeightAverage
+from matdarwin.training.batches import collate
+from matdarwin.training.errors import TrainingError
+from matdarwin.training.objective import AnswerLoss
+from matdarwin.training.options import Optimising
+from matdarwin.training.ranks import Ranks
+from matdarwin.training.schedule import learning_rate
+from matdarwin.training.words import UsedWords
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did: its number from 1, the loss a token, the rate, the gradient's norm, and tokens seen."""
+    """What one step did: its number from 1, the loss a token, the rate, the gradient's norm, and its tokens."""
 
     step: int
     loss: float
@@ -36,222 +37,186 @@ class Step:
     tokens: int
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Rows of like length.
-
-    Attributes:
-        prefix: Token ids that all rows begin with [p]; they are run once a batch.
-        ids: The rest of the rows, padded on the right [rows, length].
-        targets: What each position has to say next [rows, length]; -100 has no loss.
-        tokens: Number of real tokens, the prefix counted for every row.
-    """
-
-    prefix: Any
-    ids: Any
-    targets: Any
-    tokens: int
-
-
-def _scaled(logits: Any, config: Any) -> Any:
-    """What some families do to the output layer's logits before they are read: Granite, Cohere, Gemma."""
-    if divisor := getattr(config, "logits_scaling", None):
-        logits = logits / divisor
-    if factor := getattr(config, "logit_scale", None):
-        logits = logits * factor
-    if softcap := getattr(config, "final_logit_softcapping", None):
-        logits = softcap * torch.tanh(logits / softcap)
-    return logits
-
-
-class UsedWords:
-    """The embeddings of the tokens that occur, trained apart from those of the whole vocabulary.
-
-    A task uses a few hundred of a model's tokens. Training their rows alone spares the gradient of the whole matrix,
-    which on a CPU costs a quarter of a step; the other rows stay as they are and still count in the softmax.
-
-    Args:
-        model: A causal language model; its embedding matrices are taken out of training.
-        tokens: Ids of the tokens that occur in prompts and answers.
-    """
-
-    def __init__(self, model: Any, tokens: Iterable[int]) -> None:
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._input = base.get_input_embeddings().weight.requires_grad_(False)
-        head = base.get_output_embeddings()
-        kinds: tuple[Any, Any] = (type(base.get_input_embeddings()), type(head))
-        if kinds != (torch.nn.Embedding, torch.nn.Linear) or head.bias is not None:
-            raise TrainingError(
-                "optimising.embeddings: used needs plain embeddings and a plain output layer, which this base model "
-                "does not have; choose trained or frozen"
-            )
-        self._head = head.weight.requires_grad_(False)
-        device = self._input.device
-        self._tokens = torch.tensor(sorted(set(tokens)), device=device)
-        self._place = torch.full((self._input.shape[0],), -1, dtype=torch.long, device=device)
-        self._place[self._tokens] = torch.arange(len(self._tokens), device=device)
-        self._rows = torch.nn.Parameter(self._input[self._tokens].clone())
-        tied = self._head is self._input
-        self._head_rows = self._rows if tied else torch.nn.Parameter(self._head[self._tokens].clone())
-        self.parameters = [self._rows] if tied else [self._rows, self._head_rows]
-        self.matrices = [self._input] if tied else [self._input, self._head]
-
-    def embed(self, ids: Any) -> Any:
-        """Embeddings of token ids; a token that does not occur has the model's own."""
-        place = self._place[ids]
-        moved = functional.embedding(place.clamp(min=0), self._rows)
-        return torch.where((place >= 0)[..., None], moved, functional.embedding(ids, self._input))
-
-    def output(self, hidden: Any) -> Any:
-        """Logits over the whole vocabulary [tokens, vocabulary]; only the used rows receive gradients."""
-        logits = functional.linear(hidden, self._head)
-        return logits.index_copy(1, self._tokens, functional.linear(hidden, self._head_rows).to(logits.dtype))
-
-    def write_back(self) -> None:
-        """Put the trained rows into the model's own matrices."""
-        with torch.no_grad():
-            self._input[self._tokens] = self._rows
-            if self._head is not self._input:
-                self._head[self._tokens] = self._head_rows
-
-
-def trainable(model: Any, words: UsedWords | None) -> list[Any]:
-    """The parameters in training."""
-    return [p for p in model.parameters() if p.requires_grad] + (words.parameters if words else [])
-
-
-def epochs_of(steps: int, options: Optimising) -> int:
-    """Number of epochs that a set of that many steps an epoch is trained for."""
-    return max(options.epochs, math.ceil(options.minimum_steps / steps))
-
-
-def learning_rate(step: int, total: int, options: Optimising) -> float:
-    """Learning rate of a step (from 0): linear warm-up, then half a cosine down to zero."""
-    warm = max(1, round(options.warmup * total))
-    if step < warm:
-        return options.learning_rate * (step + 1) / warm
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-
-
-def collate(rows: Sequence[Encoded], device: Any) -> Batch:
-    """Pad rows on the right, the prefix that they share taken off. Attention is causal: no token sees the padding."""
-    shared = _shared_prefix([row.prompt for row in rows])
-    # The terminator is only ever a target: nothing follows it, so it is not run.
-    length = max(len(row.prompt) + len(row.answer) for row in rows) - 1 - shared
-    ids = torch.zeros((len(rows), length), dtype=torch.long)
-    targets = torch.full((len(rows), length), -100, dtype=torch.long)
-    tokens = 0
-    for r, row in enumerate(rows):
-        whole = torch.tensor([*row.prompt[shared:], *row.answer[:-1]])
-        ids[r, : len(whole)] = whole
-        # The token at p is judged by what it says of p + 1.
-        start = len(row.prompt) - 1 - shared
-        targets[r, start : start + len(row.answer)] = torch.tensor(row.answer)
-        tokens += shared + len(whole)
-    prefix = torch.tensor(rows[0].prompt[:shared], dtype=torch.long)
-    return Batch(prefix.to(device), ids.to(device), targets.to(device), tokens)
-
-
-def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
-    """Number of tokens that all prompts begin with; the last token of a prompt is never shared, since it is judged."""
-    first, last = min(prompts), max(prompts)
-    longest = min(len(p) for p in prompts) - 1
-    same = 0
-    while same < longest and first[same] == last[same]:
-        same += 1
-    return same
-
-
-def answer_loss(model: Any, batch: Batch, words: UsedWords | None = None) -> Any:
-    """Mean cross-entropy over the answers' tokens, in nats; the output layer sees only these positions.
-
-    With `words`, embeddings are taken from there. The shared prefix is run once, and its keys and values are lent to all rows; gradients flow back through it.
-    """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    decoder = base.get_decoder()
-
-    def run(ids: Any, **options: Any) -> Any:
-        if words is None:
-            return decoder(input_ids=ids, **options)
-        return decoder(inputs_embeds=words.embed(ids), **options)
-
-    if len(batch.prefix):
-        count, length = batch.ids.shape
-        before = len(batch.prefix)
-        prefix, cache = DynamicCache(), DynamicCache()
-        run(batch.prefix[None], cache=prefix, use_cache=True)
-        for number, layer in enumerate(prefix.layers):
-            cache.update(layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1), number)
-        mask = torch.ones((length, before + length), dtype=torch.bool, device=batch.ids.device).tril(before)
-        positions = torch.arange(before, before + length, device=batch.ids.device)[None]
-        hidden = run(
-            batch.ids,
-            position_ids=positions,
-            attention_mask=mask.expand(count, 1, -1, -1),
-            cache=cache,
-            use_cache=True,
-        ).last_hidden_state
-    else:
-        hidden = run(batch.ids, use_cache=False).last_hidden_state
-    judged = batch.targets != -100
-    output = base.get_output_embeddings() if words is None else words.output
-    logits = _scaled(output(hidden[judged]).float(), base.config)
-    return functional.cross_entropy(logits, batch.targets[judged])
-
-
-def optimise(
-    model: Any,
-    batches: Iterator[list[Encoded]],
-    epochs: int,
-    steps: int,
-    options: Optimising,
-    *,
-    autocast: Any | None,
-    words: UsedWords | None = None,
-) -> Iterator[Step | int]:
-    """Train, yielding each step, and the number of each epoch (from 1) once it is over.
+class Loop:
+    """A model in training.
 
     Args:
         model: The model, on its device, weights in fp32.
-        batches: The batches, of which as many are taken as there are steps.
-        epochs: Number of epochs.
-        steps: Steps in an epoch.
         options: The recipe's `optimising`.
+        total: Steps of the whole training, which the rate's way goes by.
         autocast: torch dtype to compute in, or None for that of the weights.
-        words: Embeddings that are trained apart; they are written back before an epoch's number is yielded.
+        words: Embeddings that are trained apart.
+        digits: Token ids of 0 to 9, for a number loss.
+        ranks: The processes that train together.
+        seed: Seed of what several processes draw; one alone goes on with torch's state.
 
-    Raises:
-        TrainingError: The loss or the gradient is not a number.
+    Attributes:
+        done: Steps that were made.
+        average: The mean of the last weights, where the recipe asks for it.
     """
-    device = next(model.parameters()).device
-    weights = trainable(model, words)
-    optimiser = torch.optim.AdamW(
-        weights, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
-    )
-    done, total = 0, epochs * steps
-    for number in range(1, epochs + 1):
-        model.train()
-        for rows in itertools.islice(batches, steps):
-            batch = collate(rows, device)
-            rate = learning_rate(done, total, options)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            with torch.autocast(device.type, autocast) if autocast is not None else nullcontext():
-                loss = answer_loss(model, batch, words)
-            if not torch.isfinite(loss):
+
+    def __init__(
+        self,
+        model: Any,
+        options: Optimising,
+        total: int,
+        *,
+        autocast: Any | None = None,
+        words: UsedWords | None = None,
+        digits: Sequence[int] | None = None,
+        ranks: Ranks | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._options, self._total, self._autocast = options, total, autocast
+        self._ranks, self._seed, self._given = ranks or Ranks(), seed, model
+        model = self._ranks.own(model)
+        if options.checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        loss = AnswerLoss(
+            model, words, number_loss=options.number_loss, weight=options.number_weight, digits=digits,
+            sharded=self._ranks.sharded,
+        )  # fmt: skip
+        self._module = self._ranks.wrap(loss, model)
+        self._weights = {name: p for name, p in loss.named_parameters() if p.requires_grad}
+        self._optimiser = torch.optim.AdamW(
+            list(self._weights.values()),
+            lr=options.learning_rate,
+            betas=options.betas,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        self._device = next(loss.parameters()).device
+        self.done = 0
+        self.average = None
+        if options.average:
+            first = total - round(options.average * total) + 1
+            self.average = WeightAverage(list(self._weights.values()), first=first)
+
+    def step(self, rows: Sequence[Encoded]) -> Step:
+        """Move the weights by one batch.
+
+        Raises:
+            TrainingError: The loss or the gradient is not a number, before it has spoiled the weights; or the memory
+                does not suffice.
+        """
+        self._module.train()
+        rate = learning_rate(self.done, self._total, self._options)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._ranks.reseed(self._seed, self.done)
+        # Gradients are means over the processes, each of which has its rows alone.
+        judged = sum(len(row.answer) for row in rows) / self._ranks.world
+        parts = self._ranks.parts(rows, self._options.micro_batch or len(rows))
+        loss = 0.0
+        for number, own in enumerate(parts, start=1):
+            # A process without rows runs one that is another's, for nothing: all have to come to the sum of the gradients.
+            batch = collate(own or rows[:1], self._device, share=not self._options.checkpointing)
+            try:
+                with self._ranks.unsummed(self._module) if number < len(parts) else nullcontext():
+                    with torch.autocast(self._device.type, self._autocast) if self._autocast else nullcontext():
+                        part = self._module(batch) / judged
+                    if not own:
+                        part = part * 0
+                    part.backward()
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                longest = len(batch.prefix) + batch.ids.shape[1]
                 raise TrainingError(
-                    f"the loss is {loss.item()} at step {done + 1}, epoch {number}; lower optimising.learning_rate"
-                )
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(weights, options.clip)
-            if not torch.isfinite(norm):
-                raise TrainingError(
-                    f"the gradient is {float(norm)} at step {done + 1}, epoch {number}; lower optimising.learning_rate"
-                )
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            done += 1
-            yield Step(done, float(loss.detach()), rate, float(norm), batch.tokens)
-        if words is not None:
-            words.write_back()
-        yield number
+                    f"the memory does not suffice at step {self.done + 1} for {len(batch.ids)} rows of up to {longest} "
+                    f"tokens; set optimising.micro_batch to {max(1, len(batch.ids) // 2)} or less, which adds the "
+                    "gradients of parts of a batch, or optimising.checkpointing to true"
+                ) from error
+            loss += float(part.detach())
+        loss = self._ranks.mean(loss)
+        norm = self._clip()
+        for what, value in (("loss", loss), ("gradient", norm)):
+            if not torch.isfinite(torch.tensor(value)):
+                self._optimiser.zero_grad(set_to_none=True)
+                raise TrainingError(f"the {what} is {value} at step {self.done + 1}; lower optimising.learning_rate")
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        self.done += 1
+        if self.average is not None:
+            self.average.take(self.done)
+        # The last token of an answer is only ever a target.
+        tokens = sum(len(row.prompt) + len(row.answer) - 1 for row in rows)
+        return Step(self.done, loss, rate, norm, tokens)
+
+    def _clip(self) -> float:
+        """Shorten the gradient where it is too long, and tell how long it was."""
+        weights = list(self._weights.values())
+        norm = self._ranks.whole(torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None]))
+        torch.nn.utils.clip_grads_with_norm_(weights, self._options.clip, norm)
+        return float(norm)
+
+    def collect(self) -> None:
+        """Put the weights into the model that was given, where a copy of it is trained; to be called in all processes."""
+        if not self._ranks.sharded:
+            return
+        given = dict(self._given.named_parameters())
+        with torch.no_grad():
+            for name, p in self._weights.items():
+                for whole in self._ranks.stored({name: p.detach()}).values():
+                    given[name.removeprefix("model.")].copy_(whole)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """All that the next step depends on but the feed: tensors by name, and numbers.
+
+        To be called in all processes; the tensors are the first one's to have.
+        """
+        tensors = {f"weights/{name}": p.detach() for name, p in self._weights.items()}
+        for name, p in self._weights.items():
+            held = self._optimiser.state.get(p, {})
+            tensors |= {f"{kind}/{name}": held[kind] for kind in ("exp_avg", "exp_avg_sq") if kind in held}
+        if self.average is not None:
+            tensors |= {f"average/{n}": mean for n, mean in zip(self._weights, self.average.means, strict=True)}
+        tensors = self._ranks.stored(tensors)
+        tensors["random/cpu"] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            tensors["random/cuda"] = torch.cuda.get_rng_state(self._device)
+        return tensors, {"done": self.done, "averaged": self.average.count if self.average else 0}
+
+    def restore(self, tensors: Mapping[str, Any], numbers: Mapping[str, int]) -> None:
+        """Put a state back that was taken from a loop over the same model, options and words.
+
+        Args:
+            tensors: Its tensors; those of the first process count, the others need none.
+            numbers: Its numbers.
+
+        Raises:
+            TrainingError: It is that of another.
+        """
+        stored = self._ranks.first(lambda: set(tensors))
+        names = {name.partition("/")[2] for name in stored if name.startswith("weights/")}
+        if names != set(self._weights):
+            raise TrainingError(
+                "the saved state has other weights in training than this recipe; remove it and begin anew"
+            )
+        with torch.no_grad():
+            for place, (name, p) in enumerate(self._weights.items()):
+                held = {
+                    kind: self._ranks.handed_out(tensors.get(f"{kind}/{name}"), p)
+                    for kind in ("weights", "exp_avg", "exp_avg_sq", "average")
+                    if f"{kind}/{name}" in stored
+                }
+                p.copy_(held["weights"])
+                if "exp_avg" in held:
+                    self._optimiser.state[p] = {
+                        "step": torch.tensor(float(numbers["done"]), device=p.device),
+                        "exp_avg": held["exp_avg"],
+                        "exp_avg_sq": held["exp_avg_sq"],
+                    }
+                if self.average is not None:
+                    self.average.means[place].copy_(held["average"])
+        if self.average is not None:
+            self.average.count = numbers["averaged"]
+        if "random/cpu" in tensors:
+            torch.set_rng_state(tensors["random/cpu"].cpu())
+        if "random/cuda" in tensors and self._device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random/cuda"].cpu(), self._device)
+        self.done = numbers["done"]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

@@ -54,3 +54,17 @@ def _git(folder: Path, *words: str) -> str:
 def keys_hash(examples: Iterable[Example]) -> str:
     """Hash of a part's materials, whatever their order: two equal ones hold the same materials."""
     return hashlib.sha256("\n".join(sorted({e.material.key for e in examples})).encode()).hexdigest()
+
+
+def peak_memory() -> float:
+    """Greatest memory of this process so far, in GiB: that of the CUDA device where there is one, else resident memory."""
+    import resource
+    import sys
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    # In KiB on Linux, in bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

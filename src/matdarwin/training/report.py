@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Report(Protocol):
@@ -17,6 +17,9 @@ class Report(Protocol):
     def say(self, text: str) -> None:
         """A line for people."""
 
+    def metrics(self, run: str, line: dict[str, Any]) -> None:
+        """A line of the metrics of a run, as its file has it: of a step, or of an epoch."""
+
 
 class Silent:
     """A report that goes nowhere."""
@@ -28,4 +31,7 @@ class Silent:
         """Say nothing."""
 
     def say(self, text: str) -> None:
+        """Say nothing."""
+
+    def metrics(self, run: str, line: dict[str, Any]) -> None:
         """Say nothing."""

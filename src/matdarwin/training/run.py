@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,20 +15,27 @@ from matdarwin import __version__
 from matdarwin.data import evidence, leakage, texts
 from matdarwin.data.leakage import Split
 from matdarwin.language.answers import ANSWER_FORMAT
-from matdarwin.language.prompts import style, wordings_hash
+from matdarwin.language.prompts import Encoder, style, wordings_hash
 from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models.base import Base, device_and_dtype, find_base, load_model, load_tokenizer
 from matdarwin.models.checkpoint import Card, Checkpoint, TaskCard
+from matdarwin.models.readme import card_markdown
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
+from matdarwin.training import ranks
+from matdarwin.training.audit import audit_recipe
+from matdarwin.training.errors import TrainingError
 from matdarwin.training.feed import Feed
-from matdarwin.training.loop import TrainingError
+from matdarwin.training.options import Stage
 from matdarwin.training.provenance import commit, keys_hash, machine
-from matdarwin.training.recipe import DEFAULTS, Recipe, Stage, earlier_tasks
+from matdarwin.training.recipe import DEFAULTS, Recipe, earlier_tasks
 from matdarwin.training.recipe import split_of as split_of
 from matdarwin.training.report import Report, Silent
-from matdarwin.training.stages import Run, calibrations, own_feed, stage_feed, teach
+from matdarwin.training.stages import METRICS, PAGE, Run, calibrations, own_feed, stage_feed
+from matdarwin.training.teach import teach
 
+SAVE_EVERY = 300.0
+"""Seconds from one saved state to the next: at 1.5 GB a state, writing it costs some hundredths of the time."""
 _SHAPING: Any = {
     "id": True, "version": True, "kind": True, "quantities": True, "leads": True, "bounds": True, "decimals": True, "labels": True,
     "representation": True, "conditions": True, "wordings": True, "metric": True, "folds": True, "reader": True, "source": {"sha256"},
@@ -73,55 +81,98 @@ def checkpoint_name(recipe: Recipe, digest: str) -> str:
 
 
 def train(
-    recipe: Recipe, *, tasks: Sequence[Task] | None = None, report: Report | None = None, split: Split | None = None
+    recipe: Recipe,
+    *,
+    tasks: Sequence[Task] | None = None,
+    report: Report | None = None,
+    split: Split | None = None,
+    save_every: float = SAVE_EVERY,
+    allow_leak: bool = False,
 ) -> Checkpoint:
-    """Run a recipe; one that has run already is not run again.
+    """Run a recipe; one that has run already is not run again, and one that was broken off goes on where it stood.
 
     Args:
         recipe: What to do.
         tasks: Its tasks, where they are no registered ones.
         report: Where progress is told.
         split: A ready division of the rows, for callers whose rows are no files.
+        save_every: Seconds from one saved state to the next.
+        allow_leak: Also train what the audit calls leaky; all that is scored of it says so.
 
     Returns:
         The sealed checkpoint.
 
     Raises:
-        TrainingError: Nothing to train on, a split that is not disjoint or has no rule, a loss that is no number.
+        TrainingError: Nothing to train on, a recipe that the audit calls leaky, a loss that is no number, or too little
+            memory or disk.
         CheckpointError: Another run holds the checkpoint, or it cannot be written.
         DataError, BaseModelError: Data or base model cannot be had.
     """
-    if recipe.split.rule == "none":
+    if recipe.split.rule == "none" and not allow_leak:
         raise TrainingError(
-            f"recipe {recipe.name} has split.rule none, which states a run and is never trained: test materials would "
-            "teach. See what crosses with darwin audit, and train with split.rule: key"
+            f"recipe {recipe.name} has split.rule none, by which test materials teach, so it is LEAKY and nothing is trained. "
+            "See what crosses with darwin audit, and train with split.rule: key; --allow-leak trains it as it is, and "
+            "marks every result"
         )
-    report = report or Silent()
+    world = ranks.current()
+    report = (report or Silent()) if world.is_first else Silent()
     known = list(tasks) if tasks is not None else [registry.load(name) for name in recipe.tasks]
     base = find_base(recipe.base)
     digest = recipe_hash(recipe, known, base)
     name = checkpoint_name(recipe, digest)
-    with checkpoints.hold(name):
+    with world.hold(name):
         done = checkpoints.checkpoints_folder() / name
-        if (done / checkpoints.MANIFEST).is_file():
+        if world.first((done / checkpoints.MANIFEST).is_file):
             report.say(f"{name} is there already")
-            return Checkpoint.open(done)
-        return _train(recipe, known, base, digest, name, report, split)
+            return world.first(lambda: Checkpoint.open(done))
+        began = time.perf_counter()
+        # Now, not when it is sealed: the code may be edited while a long run goes on with what it loaded.
+        code = commit()
+        divided = split or split_of(recipe, known)
+        leaky = check(recipe, known, divided, audited=split is None, allow_leak=allow_leak)
+        run = begin(recipe, known, base, name, report, divided, save_every=save_every)
+        return _train(run, digest, code, began, leaky=leaky)
 
 
-def _train(
-    recipe: Recipe, tasks: list[Task], base: Base, digest: str, name: str, report: Report, split: Split | None
-) -> Checkpoint:
+def check(
+    recipe: Recipe, tasks: Sequence[Task], split: Split, *, audited: bool = True, allow_leak: bool = False
+) -> bool:
+    """Whether a recipe leaks and is trained all the same, as is asked for.
+
+    Args:
+        recipe: The recipe.
+        tasks: Its tasks.
+        split: The division of their rows.
+        audited: Whether the recipe's tasks are audited too, where a fold is held out.
+        allow_leak: Whether a leak is to be borne.
+
+    Raises:
+        TrainingError: It leaks, and that was not asked for.
+    """
+    said = leakage.check(split)
+    if audited and recipe.fold is not None:
+        found = audit_recipe(recipe, tasks=tasks, folds=[recipe.fold])
+        said += [
+            f"{pair.found:,} of {pair.test_keys:,} test materials of {pair.task} stand in training of {pair.train_task}"
+            for pair in (*(pair for pair in found.pairs if pair.found), *found.twins)
+        ]
+    if said and not allow_leak:
+        raise TrainingError(
+            f"recipe {recipe.name} is LEAKY, so nothing is trained: {'; '.join(said[:3])}. See darwin audit; --allow-leak trains it all "
+            "the same, and marks every result"
+        )
+    return bool(said)
+
+
+def begin(
+    recipe: Recipe, tasks: Sequence[Task], base: Base, name: str, report: Report, split: Split, *,
+    save_every: float = SAVE_EVERY,
+) -> Run:  # fmt: skip
+    """A run with its rows divided and its model loaded, before anything is taught."""
     import torch
 
-    split = split or split_of(recipe, tasks)
-    if problems := leakage.check(split):
-        raise TrainingError("the split is not disjoint, so nothing is trained: " + "; ".join(problems[:3]))
-    began = time.perf_counter()
-    # Now, not when it is sealed: the code may be edited while a long run goes on with what it loaded.
-    code = commit()
     torch.manual_seed(recipe.seed)
-    device, compute = device_and_dtype(recipe.dtype, training=True)
+    device, compute = ranks.current().first(lambda: device_and_dtype(recipe.dtype, training=True))
     report.say(
         f"{name}: {sum(len(split.train[task.id]) for task in tasks):,} training rows; base {base.name}, {recipe.method}, {compute}"
     )
@@ -129,78 +180,105 @@ def _train(
         base.folder, dtype=torch.float32, random_seed=recipe.seed if recipe.weights == "random" else None
     ).to(device)
     run = Run(
-        recipe=recipe, tasks=tasks, split=split, base=base, style=style(recipe.prompting.style),
+        recipe=recipe, tasks=list(tasks), split=split, base=base, style=style(recipe.prompting.style),
         model=_adapt(model, recipe), tokenizer=load_tokenizer(base.folder), name=name, report=report, compute=compute,
-        log=_log(name),
+        folder=_folder(name), save_every=save_every,
     )  # fmt: skip
     run.cards = {task.id: _card(task, split) for task in tasks}
+    if Encoder(run.tokenizer).digits() is None:
+        report.say(
+            f"warning: the tokenizer of {base.name} has tokens of several digits, so numbers of like value begin unlike; "
+            "expect larger errors than from a base whose digits are single tokens"
+        )
+    return run
+
+
+def _train(run: Run, digest: str, code: str | None, began: float, *, leaky: bool) -> Checkpoint:
+    recipe, name = run.recipe, run.name
     # Before the earlier stages are trained: what is wrong with the last is to be said at once.
     feed = own_feed(run)
     earlier = _earlier(run)
-    told = teach(run, feed, recipe.optimising, choose=True)
+    told = teach(run, feed, recipe.tuning(), choose=True)
     if earlier:
         told["earlier"] = earlier
     told["seconds"] = round(time.perf_counter() - began, 1)
-    calibrated = calibrations(run)
+    calibrated = ranks.current().first(lambda: calibrations(run))
     told["commit"] = code
+    if leaky:
+        told["leaky"] = True
     told["seconds_with_calibration"] = round(time.perf_counter() - began, 1)
     card = Card(
         name=name, role=recipe.role, created=datetime.now(UTC).isoformat(timespec="microseconds"), code=__version__,
-        recipe=recipe.model_dump(mode="json"), recipe_hash=digest, base={"name": base.name, "sha256": base.sha256},
+        recipe=recipe.model_dump(mode="json"), recipe_hash=digest, base={"name": run.base.name, "sha256": run.base.sha256},
         method=recipe.method, style=run.style.id, answers=ANSWER_FORMAT, fold=recipe.fold, tasks=run.cards,
         training=told, machine=machine(),
     )  # fmt: skip
 
+    calibration = {task: c.model_dump(mode="json") for task, c in calibrated.items()}
+    return ranks.current().first(lambda: _seal(run, card, calibration))
+
+
+def _seal(run: Run, card: Card, calibration: dict[str, Any] | None) -> Checkpoint:
     made = checkpoints.write_checkpoint(
-        name,
-        card,
-        lambda folder: _fill(run, folder),
-        calibration={task: c.model_dump(mode="json") for task, c in calibrated.items()},
+        run.name, card, lambda folder: _fill(run, folder, card, calibration or {}), calibration=calibration
     )
-    run.log.unlink()
+    shutil.rmtree(run.folder)
     return made
 
 
-def _fill(run: Run, folder: Path) -> None:
+def _fill(run: Run, folder: Path, card: Card, calibration: dict[str, Any]) -> None:
     run.model.save_pretrained(folder / checkpoints.WEIGHTS)
     run.tokenizer.save_pretrained(folder / checkpoints.TOKENIZER)
-    (folder / "metrics.jsonl").write_bytes(run.log.read_bytes())
+    (folder / METRICS).write_bytes(run.log.read_bytes())
+    (folder / checkpoints.README).write_text(card_markdown(card, calibration), encoding="utf-8")
+    told = card.training
+    page = run.page(
+        "finished", done=told["steps"], total=told["steps"], seconds=told["seconds_training"], tokens=told["tokens"]
+    )
+    (folder / PAGE).write_text(page, encoding="utf-8")
 
 
-def _log(name: str) -> Path:
-    """The metrics of a run that has not ended; those of one that was broken off go."""
-    log = checkpoints.checkpoints_folder() / f".{name}.metrics.jsonl"
-    log.unlink(missing_ok=True)
-    return log
+def _folder(name: str) -> Path:
+    """Where what belongs to a run stands until it has ended: its metrics, and states to go on from."""
+    return checkpoints.checkpoints_folder() / f".{name}.run"
 
 
 def _earlier(run: Run) -> list[str]:
     """Take the model through the earlier stages; returns their checkpoints. One that stands already is not run again.
 
-    A stage is found by a hash of what it begins with and of every row that it is fed, so recipes and folds whose stages
-    agree share one.
+    A stage is found by its hash (see `stage_digests`), so recipes and folds whose stages agree share one.
     """
     import torch
 
-    begun = [run.base.sha256, run.recipe.weights, run.recipe.dtype, ANSWER_FORMAT, DEFAULTS]
     names: list[str] = []
     model = run.model
-    for stage in run.recipe.before:
-        feed = stage_feed(run, stage)
-        digest = feed.digest(begun=begun, optimising=stage.optimising.model_dump(mode="json", exclude_defaults=True))
+    feeds = [stage_feed(run, stage) for stage in run.recipe.before]
+    for stage, feed, digest in zip(run.recipe.before, feeds, stage_digests(run, feeds), strict=True):
         name = f"{stage.name}-{digest[:8]}"
-        with checkpoints.hold(name):
+        with ranks.current().hold(name):
             done = checkpoints.checkpoints_folder() / name
-            if (done / checkpoints.MANIFEST).is_file():
+            if ranks.current().first((done / checkpoints.MANIFEST).is_file):
                 run.report.say(f"stage {stage.name}: {name} is there already")
                 stood = Checkpoint.open(done)
                 model.load_state_dict(stood.model(torch.float32).state_dict())
             else:
                 run.report.say(f"stage {stage.name}: {feed.size:,} examples an epoch")
-                stood = _stage(replace(run, name=name, log=_log(name)), stage, feed, digest)
+                stood = _stage(
+                    replace(run, name=name, folder=_folder(name), stage=f"stage {stage.name}"), stage, feed, digest
+                )
         names.append(stood.name)
-        begun = [digest]
     return names
+
+
+def stage_digests(run: Run, feeds: Sequence[Feed]) -> list[str]:
+    """Hashes of a recipe's earlier stages, by what each begins with and every row that it is fed."""
+    begun = [run.base.sha256, run.recipe.weights, run.recipe.dtype, ANSWER_FORMAT, DEFAULTS]
+    found = []
+    for stage, feed in zip(run.recipe.before, feeds, strict=True):
+        digest = feed.digest(begun=begun, optimising=stage.optimising.model_dump(mode="json", exclude_defaults=True))
+        found.append(digest)
+        begun = [digest]
+    return found
 
 
 def _stage(run: Run, stage: Stage, feed: Feed, digest: str) -> Checkpoint:
@@ -216,9 +294,7 @@ def _stage(run: Run, stage: Stage, feed: Feed, digest: str) -> Checkpoint:
         fold=None, tasks={}, training=told, machine=machine(),
     )  # fmt: skip
 
-    made = checkpoints.write_checkpoint(run.name, card, lambda folder: _fill(run, folder))
-    run.log.unlink()
-    return made
+    return ranks.current().first(lambda: _seal(run, card, None))
 
 
 def _adapt(model: Any, recipe: Recipe) -> Any:

@@ -1,0 +1,126 @@
+"""The comparison of training strategies, as a list of units that can be stopped and gone on with at any time."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from matdarwin.data.sources import DataError
+from matdarwin.models.base import BaseModelError
+from matdarwin.models.checkpoint import CheckpointError
+from matdarwin.studies.strategies_figure import draw
+from matdarwin.studies.strategies_plan import costs, plan, seconds_of, units_of
+from matdarwin.studies.strategies_summary import read_units, summarise, write_summary
+from matdarwin.studies.strategies_units import FULL, REDUCED, Size, finished, run_unit, scored_tasks
+from matdarwin.training.errors import TrainingError
+
+_FAULTS = (TrainingError, CheckpointError, DataError, BaseModelError)
+"""What spoils one unit and not the others."""
+
+_TELL_EVERY = 60.0
+
+
+class Lines:
+    """A report in lines, a progress line a minute at most."""
+
+    def __init__(self) -> None:
+        self._what, self._total, self._told = "", 0, 0.0
+
+    def begin(self, text: str, total: int) -> None:
+        """A part of the run begins."""
+        self._what, self._total, self._told = text, total, time.monotonic()
+
+    def step(self, done: int, text: str) -> None:
+        """Tell how far it is, now and then."""
+        if time.monotonic() - self._told >= _TELL_EVERY:
+            self._told = time.monotonic()
+            self.say(f"  {self._what}: {done:,} of {self._total:,} {text}".rstrip())
+
+    def say(self, text: str) -> None:
+        """A line with the time of day."""
+        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+    def metrics(self, run: str, line: dict[str, Any]) -> None:
+        """Nothing: the metrics of a run stand in its checkpoint."""
+
+
+def run(size: Size, *, only: str | None = None, minutes: float | None = None, keep: bool = False) -> list[str]:
+    """Run the units that are not finished, and rebuild the summary after each.
+
+    Args:
+        size: Within which limits.
+        only: STRATEGY or STRATEGY.TASK: these units alone.
+        minutes: Begin no unit that would, by its estimate, end later than so many minutes from now.
+        keep: Keep checkpoints of single tasks.
+
+    Returns:
+        What went wrong, a line for each unit that failed.
+
+    Raises:
+        ValueError: `only` means no unit.
+    """
+    began = time.monotonic()
+    report = Lines()
+    by_task = costs(size)
+    units = [unit for unit in units_of(by_task) if unit.chosen(only)]
+    if not units:
+        known = ", ".join(dict.fromkeys(unit.strategy for unit in units_of(by_task)))
+        raise ValueError(f"--only {only}: no unit; give STRATEGY or STRATEGY.TASK, of the strategies {known}")
+    faults = []
+    for number, unit in enumerate(units, start=1):
+        if finished(unit, size):
+            continue
+        estimate = seconds_of(unit, by_task)
+        if minutes is not None and time.monotonic() - began + estimate > 60 * minutes:
+            report.say(f"{unit.id} is left for another time: about {estimate / 60:.0f} minutes")
+            continue
+        report.say(f"unit {number} of {len(units)}: {unit.id}, about {estimate / 60:.0f} minutes")
+        try:
+            done = run_unit(unit, size, report, keep=keep)
+        except _FAULTS as error:
+            faults.append(f"{unit.id}: {error}")
+            report.say(f"{unit.id} failed: {error}")
+            continue
+        report.say(f"{unit.id} is done in {done.seconds / 60:.1f} minutes; {summary(size)}")
+    return faults
+
+
+def summary(size: Size) -> str:
+    """Rebuild summary.json and the figure from the units; says what is missing."""
+    found = summarise(read_units(size.folder), scored_tasks(size))
+    write_summary(found, size.folder)
+    draw(found, size.folder / "figure2.png")
+    missing = sum(len(tasks) for tasks in found.missing.values())
+    return f"{missing} scores are missing yet" if missing else "no score is missing"
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run, plan or sum up."""
+    parser = argparse.ArgumentParser(prog="python -m matdarwin.studies.strategies", description=__doc__)
+    parser.add_argument("what", nargs="?", default="run", choices=["run", "plan", "summary"], help="default: run")
+    parser.add_argument("--only", metavar="STRATEGY[.TASK]", help="these units alone")
+    parser.add_argument("--minutes", type=float, help="begin no unit that would end later than this")
+    parser.add_argument("--full", action="store_true", help="all rows and more examples, for a GPU")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the checkpoints of single tasks, half a gigabyte each"
+    )
+    given = parser.parse_args(words)
+    size = FULL if given.full else REDUCED
+    try:
+        if given.what == "plan":
+            print(plan(size, [unit for unit in units_of(costs(size)) if finished(unit, size)]))
+        elif given.what == "summary":
+            print(summary(size))
+        elif faults := run(size, only=given.only, minutes=given.minutes, keep=given.keep):
+            raise SystemExit("error: " + "\nerror: ".join(faults))
+    except KeyboardInterrupt:
+        print("stopped; finished units are kept, and the one at work goes on where it stood", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

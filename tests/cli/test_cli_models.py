@@ -1,0 +1,81 @@
+"""`darwin models export` and `darwin models diff`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.tiny import tiny_base, tiny_task
+from tests.untrained import RECIPE, untrained
+
+from conftest import Darwin
+from matdarwin.models import export as exports
+
+
+@pytest.fixture
+def base(home: Path) -> Path:
+    """A base, and two checkpoints: `one`, and `two`, which was trained longer."""
+    base, gap = tiny_base(home / "base", seed=7), tiny_task(home)
+    untrained("one", gap, base=base)
+    untrained("two", gap, base=base, seed=1, recipe=RECIPE | {"optimising": {"epochs": 30, "learning_rate": 1e-2}})
+    return base
+
+
+def test_export(darwin: Darwin, base: Path, tmp_path: Path) -> None:
+    done = darwin("models", "export", "one", "--to", str(tmp_path / "out"), "--gguf", "--json")
+    said = json.loads(done.out)
+    assert done.code == 0 and said["folder"] == str(tmp_path / "out")
+    assert set(said["files"]) >= {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "matdarwin.json",
+        "gguf/model.gguf",
+    }
+    assert said["asked"] == json.loads((tmp_path / "out" / "matdarwin.json").read_text())
+    shown = darwin("models", "export", "one", "--to", str(tmp_path / "again"))
+    assert shown.code == 0 and "gguf" not in shown.out
+    assert "band gap of {material}: -> a number from 0 to 5 with exactly 1 decimal, in eV" in shown.out
+
+
+def test_export_refused(darwin: Darwin, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    done = darwin("models", "export", "one", "--to", str(tmp_path / "mine"))
+    assert (done.code, done.out) == (2, "") and "is not empty" in done.err
+    done = darwin("models", "export", "oen", "--to", str(tmp_path / "out"))
+    assert (done.code, done.out) == (2, "") and "did you mean one?" in done.err
+    assert "--to" in darwin("models", "export", "one").err
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exports.disk, "sync_all", full)
+    done = darwin("models", "export", "one", "--to", str(tmp_path / "out"))
+    assert (done.code, done.out) == (2, "") and "No space left on device" in done.err and "another disk" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_diff(darwin: Darwin, base: Path) -> None:
+    done = darwin("models", "diff", "one", "two", "--json")
+    found = json.loads(done.out)
+    assert done.code == 0 and found["recipe"] == {"optimising.epochs": [2, 30]}
+    assert found["weights"]["distance"] > 0.1 and not found["weights"]["equal"]
+    shown = " ".join(darwin("models", "diff", "one", "two").out.split())
+    assert "a: one b: two" in shown and "recipe optimising.epochs 2 30" in shown and "layer 1" in shown
+    shown = darwin("models", "diff", "one", "one").out
+    assert "nothing differs in how they were made" in shown and "the weights are equal" in shown
+
+
+def test_diff_with_its_base(darwin: Darwin, base: Path) -> None:
+    found = json.loads(darwin("models", "diff", "one", "--json").out)
+    assert found["b"] == str(base) and found["base"] == {} and found["weights"]["distance"] > 0.1
+    assert json.loads(darwin("models", "diff", "one", str(base), "--json").out) == found
+    assert "its base is this one" in darwin("models", "diff", "one").out
+
+
+def test_diff_unknown(darwin: Darwin, base: Path) -> None:
+    for words in (["oen", "two"], ["two", "oen"]):
+        done = darwin("models", "diff", *words)
+        assert (done.code, done.out) == (2, "") and "did you mean one?" in done.err
