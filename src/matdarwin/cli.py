@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from matdarwin import __version__
-from matdarwin.commands import audit, data, models, predict, sweep, tasks, train
+from matdarwin.commands import audit, data, evaluate, models, predict, sweep, tasks, train
 from matdarwin.commands.common import CRASHED, INTERRUPTED, PIPE, WRONG, Json, emit, emit_json, note, quiet
 
 _HELP = """Language models that know materials: a formula in, a property with an error bar out.
@@ -36,7 +36,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.command()(predict.predict)
 app.command()(train.train)
-app.command()(train.evaluate)
+app.command()(evaluate.evaluate)
 app.command()(sweep.sweep)
 app.command()(audit.audit)
 app.add_typer(tasks.tasks_app, name="tasks")

@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from matdarwin.training.errors import TrainingError
 from matdarwin.training.loop import Loop, Step
 from matdarwin.training.objective import AnswerLoss
 from matdarwin.training.options import Optimising
+from matdarwin.training.packing import can_pack
 from matdarwin.training.schedule import learning_rate, total_steps
 from matdarwin.training.words import UsedWords
 
@@ -105,7 +107,7 @@ def batches(rows: list[Encoded], size: int, seed: int) -> Iterator[list[Encoded]
 
 def answer_loss(model: Any, batch: Batch, words: UsedWords | None = None, **options: Any) -> Any:
     """Mean loss of a batch's judged positions."""
-    return AnswerLoss(model, words, **options)(batch) / batch.judged
+    return AnswerLoss(model, words, **options)(batch) / len(batch.judged)
 
 
 # -- the loss ------------------------------------------------------------------------------------------
@@ -113,24 +115,40 @@ def answer_loss(model: Any, batch: Batch, words: UsedWords | None = None, **opti
 
 def test_collate_by_hand() -> None:
     batch = collate([Encoded((5, 6, 7), (8, 1)), Encoded((5, 6, 9, 10), (11, 12, 1))], CPU)
-    assert batch.prefix.tolist() == [5, 6]
-    assert batch.ids.tolist() == [[7, 8, 0, 0], [9, 10, 11, 12]]
-    assert batch.targets.tolist() == [[8, 1, -100, -100], [-100, 11, 12, 1]]
-    assert batch.tokens == 4 + 6
+    assert batch.ids.tolist() == [5, 6, 7, 8, 9, 10, 11, 12] and batch.prefix == 2
+    assert batch.places.tolist() == [[2, 3, 0, 0], [4, 5, 6, 7]] and batch.back.tolist() == [0, 1, 4, 5, 6, 7]
+    assert batch.judged.tolist() == [2, 3, 5, 6, 7] and batch.targets.tolist() == [8, 1, 11, 12, 1]
+    assert batch.tokens == 4 + 6 and batch.longest == 6
 
 
 def test_the_last_token_of_a_prompt_is_never_shared() -> None:
     batch = collate([Encoded((5, 6), (8, 1)), Encoded((5, 6), (9, 1))], CPU)
-    assert batch.prefix.tolist() == [5] and batch.ids.tolist() == [[6, 8], [6, 9]]
-    assert collate([Encoded((5,), (8, 1))], CPU).prefix.tolist() == []
+    assert batch.prefix == 1 and batch.ids.tolist() == [5, 6, 8, 6, 9]
+    assert collate([Encoded((5,), (8, 1))], CPU).prefix == 0
 
 
+def of_family(family: str) -> Any:
+    """A tiny model of a family, two of whose heads share their keys."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        family, vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, sliding_window=None, tie_word_embeddings=True, initializer_range=0.2,
+        bos_token_id=None, eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").float().eval()
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "olmo2"])
 @pytest.mark.parametrize("prefix", [0, 1, 5])
-def test_loss_and_gradient_equal_those_of_rows_apart(prefix: int) -> None:
+def test_loss_and_gradient_equal_those_of_rows_apart(prefix: int, family: str) -> None:
+    """Packed, and (OLMo) padded."""
     rows = rows_of(7, seed=prefix, prefix=prefix)
-    shared, apart = tiny_model(64, seed=1), tiny_model(64, seed=1)
+    shared, apart = of_family(family), of_family(family)
+    assert can_pack(shared.config) == (family != "olmo2")
     batch = collate(rows, CPU)
-    assert len(batch.prefix) == prefix
+    assert batch.prefix == prefix
     loss, expected = answer_loss(shared, batch), naive_loss(apart, rows)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     loss.backward()
@@ -140,12 +158,35 @@ def test_loss_and_gradient_equal_those_of_rows_apart(prefix: int) -> None:
         assert torch.allclose(one.grad, other.grad, atol=1e-5, rtol=1e-4), name
 
 
+def test_packing_changes_the_time_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(7)
+    model = tiny_model(64)
+    packed = answer_loss(model, collate(rows, CPU))
+    monkeypatch.setattr("matdarwin.training.objective.can_pack", lambda config: False)
+    assert answer_loss(model, collate(rows, CPU)).item() == pytest.approx(packed.item(), abs=1e-6)
+    assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("config", "packs"),
+    [
+        ({"model_type": "llama", "attention_dropout": 0.0}, True),
+        ({"model_type": "llama", "attention_dropout": 0.1}, False),
+        ({"model_type": "mistral", "sliding_window": 4096}, False),
+        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False}, True),
+        ({"model_type": "gemma2"}, False),
+    ],
+)
+def test_only_plain_attention_is_packed(config: dict[str, Any], packs: bool) -> None:
+    assert can_pack(SimpleNamespace(**config)) == packs
+
+
 def test_the_loss_is_that_of_answers_alone() -> None:
     model = tiny_model(64)
     one = Encoded((10, 11, 12), (20, 1))
     # Another question changes the loss through what the answer is given only, never as something to be said.
     batch = collate([one], CPU)
-    assert int((batch.targets != -100).sum()) == 2
+    assert len(batch.targets) == 2
     logits = model(torch.tensor([[10, 11, 12, 20]])).logits[0]
     by_hand = -(torch.log_softmax(logits[2], -1)[20] + torch.log_softmax(logits[3], -1)[1]) / 2
     assert answer_loss(model, batch).item() == pytest.approx(by_hand.item(), abs=1e-5)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from matdarwin.commands.common import Json, UsageError, emit, emit_json, emit_table, note, short, working
-from matdarwin.commands.train import Settings
+from matdarwin.commands.recipes import Settings
 
 if TYPE_CHECKING:
     from matdarwin.data.audit import Audit, Hit, Pair

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from matdarwin.commands.common import Json, emit, emit_json, emit_table, note, number, working
-from matdarwin.commands.train import Settings
+from matdarwin.commands.recipes import Settings, alone
 
 
 def sweep(
@@ -36,6 +36,7 @@ def sweep(
 
     A sweep that was stopped goes on where it stood when the same command is run again.
     """
+    alone("sweep")
     with working():
         from matdarwin.commands.progress import Bar
         from matdarwin.training.sweep import sweep as run

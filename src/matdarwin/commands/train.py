@@ -1,4 +1,4 @@
-"""`darwin train`, `darwin evaluate` and `darwin demo`."""
+"""`darwin train` and `darwin demo`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from matdarwin.commands.common import Json, UsageError, duration, emit, emit_json, emit_table, note, number, working
+from matdarwin.commands.recipes import AllowLeak, Settings, Tasks, alone, check_tasks, is_first, load_recipes
 
 if TYPE_CHECKING:
     from matdarwin.commands.progress import Bar
@@ -18,27 +19,6 @@ if TYPE_CHECKING:
     from matdarwin.tasks.schema import Task
     from matdarwin.training.recipe import Recipe
     from matdarwin.training.report import Report
-
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="Change a key of the recipe: KEY=VALUE, dotted as in optimising.epochs=3; may be repeated."
-    ),
-]
-
-
-Tasks = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--task",
-        "-t",
-        help="Use a recipe of a single task for this one instead, or for `all` scored tasks one after the other; may be repeated.",
-    ),
-]
-
-AllowLeak = Annotated[
-    bool, typer.Option("--allow-leak", help="Also train what the audit calls LEAKY; every result is marked so.")
-]
 
 _SHOWN = 3
 """Rejected rows that are told one by one."""
@@ -104,7 +84,7 @@ def train(
         raise UsageError(f"{', '.join(stray)}: only with --data")
     if data is not None and task:
         raise UsageError("--task belongs to a recipe; a table is a task of its own")
-    _check_tasks(task, setting)
+    check_tasks(task, setting)
     if track is not None and track.partition(":")[0] != "mlflow":
         raise UsageError(f"--track {track}: runs are tracked by mlflow or mlflow:URI")
     if data is not None and (missing := [option for option in list(own)[:3] if own[option] is None]):
@@ -127,8 +107,9 @@ def train(
             )
             chosen = [own_recipe]
         else:
-            chosen = _recipes(str(recipe), task, setting)
+            chosen = load_recipes(str(recipe), task, setting)
         if dry_run:
+            alone("train --dry-run")
             _dry_run(chosen, tasks, allow_leak=allow_leak, json=json, listed=bool(task))
             return
         made: list[Checkpoint] = []
@@ -137,7 +118,7 @@ def train(
                 from matdarwin.training.run import train as run
 
                 for one in chosen:
-                    with _tracked(track, one, bar) as report:
+                    with _tracked(track if is_first() else None, one, bar) as report:
                         made.append(
                             run(one, tasks=tasks, report=report, save_every=60 * save_every, allow_leak=allow_leak)
                         )
@@ -145,6 +126,8 @@ def train(
                 sealed = f"{len(made)} of {len(chosen)} are sealed" if made else "nothing was sealed"
                 bar.say(f"stopped; {sealed}. The same command goes on where it stood")
                 raise typer.Exit(130) from None
+    if not is_first():
+        return
     if json:
         emit_json([card_summary(checkpoint) for checkpoint in made] if task else card_summary(made[0]))
         return
@@ -200,19 +183,6 @@ def _dry_run(recipes: list[Recipe], tasks: list[Task] | None, *, allow_leak: boo
         )
         if not one.enough_disk:
             note(f"warning: the disk will not suffice for {one.checkpoint}; free some space or set MATDARWIN_HOME")
-
-
-def _check_tasks(task: list[str] | None, setting: list[str] | None) -> None:
-    """Refuse tasks that are named in two ways."""
-    if task and (given := [text for text in setting or [] if text.partition("=")[0].strip() == "tasks"]):
-        raise UsageError(f"--task {task[0]} and --set {given[-1]} both say what to train; give one of them")
-
-
-def _recipes(recipe: str, task: list[str] | None, setting: list[str] | None) -> list[Recipe]:
-    """The recipe of a file; or, where tasks are named, one for each of them."""
-    from matdarwin.training.recipe_files import load_for_tasks, load_recipe
-
-    return load_for_tasks(recipe, task, setting or []) if task else [load_recipe(recipe, setting or [])]
 
 
 def _tell(checkpoint: Checkpoint) -> None:
@@ -272,107 +242,6 @@ def card_summary(checkpoint: Checkpoint) -> dict[str, Any]:
         "validation": card.training.get("validation", {}),
         "training": card.training,
     }
-
-
-def evaluate(
-    recipe_or_model: Annotated[
-        str, typer.Argument(help="Recipe file, or the name or folder of a checkpoint that held rows out.")
-    ],
-    fold: Annotated[
-        list[int] | None, typer.Option("--fold", min=0, max=4, help="Test fold; may be repeated. Default: all five.")
-    ] = None,
-    setting: Settings = None,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task",
-            "-t",
-            help="Of a checkpoint with several tasks: the one to score. Of a recipe of a single task: score it for this one "
-            "instead, or for `all` scored tasks; may be repeated then.",
-        ),
-    ] = None,
-    baselines: Annotated[
-        bool, typer.Option("--baselines/--no-baselines", help="Also fit the classical rivals on the same rows.")
-    ] = True,
-    allow_leak: AllowLeak = False,
-    json: Json = False,
-) -> None:
-    """Score a recipe on its test folds, or a checkpoint on the rows that it held out, beside its rivals.
-
-    A fold that has been scored under the same recipe is read, not run again.
-    """
-    from_file = recipe_or_model.endswith((".yaml", ".yml")) or Path(recipe_or_model).is_file()
-    if not from_file and (fold or setting):
-        raise UsageError("--fold and --set belong to a recipe; a checkpoint has its own fold and recipe")
-    if from_file and (given := [text for text in setting or [] if text.partition("=")[0].strip() == "fold"]):
-        wanted = given[-1].partition("=")[2].strip()
-        raise UsageError(
-            f"--set {given[-1]}: evaluation chooses the folds itself; use --fold {wanted if wanted.isdigit() else 'NUMBER'}"
-        )
-    if not from_file and len(task or []) > 1:
-        raise UsageError("--task: of a checkpoint one task is scored, or without --task all that it knows")
-    _check_tasks(task, setting)
-    with working():
-        from matdarwin.commands.progress import Bar
-
-        results: list[Any]
-        with Bar() as bar:
-            try:
-                if from_file:
-                    recipes = _recipes(recipe_or_model, task, setting)
-                    from matdarwin.evaluation.protocol import evaluate as run
-
-                    results = []
-                    for recipe in recipes:
-                        results += run(
-                            recipe, folds=fold or None, baselines=baselines, report=bar, allow_leak=allow_leak
-                        )
-                else:
-                    from matdarwin.models.store import find_checkpoint
-
-                    checkpoint = find_checkpoint(recipe_or_model, task)
-                    from matdarwin.evaluation.protocol import evaluate_checkpoint
-
-                    wanted_task = task[0] if task else None
-                    results = list(evaluate_checkpoint(checkpoint, task=wanted_task, baselines=baselines, report=bar))
-            except KeyboardInterrupt:
-                bar.say("stopped; folds that were finished are kept")
-                raise typer.Exit(130) from None
-    if json:
-        emit_json([result.model_dump(mode="json") for result in results])
-        return
-    for result in results:
-        _show(result)
-
-
-def _show(result: Any) -> None:
-    """One result as a table: the model, its rivals of the same run, and the published board."""
-    from matdarwin.evaluation.results import BoardResult
-
-    if isinstance(result, BoardResult):
-        rows = result.table()
-        folds = "all five folds" if result.complete else f"fold {', '.join(str(f['fold']) for f in result.folds)}"
-        title = f"{result.task}: {folds} ({result.folds_scheme}), {result.metric}{f' in {result.unit}' if result.unit else ''}"
-        rows += [
-            (f"board: {row.algorithm}{' (leaked)' if row.leaked else ''}", {row.metric: row.mean})
-            for row in result.board
-        ]
-        where: str | None = str(result.path)
-    else:
-        scores = [*result.scores.items(), *result.baselines.items()]
-        rows = [(name, {k: v for k, v in score.model_dump().items() if isinstance(v, float)}) for name, score in scores]
-        title, where = f"{result.task}: fold {result.fold} ({result.folds}), {result.checkpoint}", None
-    names = [
-        name
-        for name in dict.fromkeys(key for _, scores in rows for key in scores)
-        if any(scores.get(name) is not None for _, scores in rows)
-    ]
-    emit(title)
-    emit_table(
-        ["", *names], [[name, *(number(scores.get(key)) for key in names)] for name, scores in rows], right=names
-    )
-    if where:
-        note(f"written to {where}")
 
 
 def demo(

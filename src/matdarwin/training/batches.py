@@ -1,4 +1,4 @@
-"""Rows of token ids to the tensors of a step: padded on the right, their common prefix taken off."""
+"""Rows of token ids to the tensors of a step: the prefix that they share once, then the rest of each, without padding."""
 
 from __future__ import annotations
 
@@ -13,60 +13,73 @@ from matdarwin.language.prompts import Encoded
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of like length.
+    """Rows as one sequence of tokens.
 
     Attributes:
-        prefix: Token ids that all rows begin with [p]; they are run once a batch.
-        ids: The rest of the rows, padded on the right [rows, length].
-        targets: What each position has to say next [rows, length]; -100 has no loss.
-        tokens: Number of real tokens, the prefix counted for every row.
-        judged: Number of positions with a loss.
-        soft: Where something softer than one token is taught: place among the judged positions, row after row [n];
-            token [n]; probability [n].
-        digits: Which of the judged positions are digits of numbers [judged].
+        ids: The prefix that all rows begin with, then the rest of each row [tokens].
+        prefix: Length of the prefix; 0 where they share none.
+        places: Where each row's own tokens stand in `ids`; 0 where a row is shorter than the longest [rows, longest].
+        back: Where each own token, in order, stands in `places` as one sequence [own tokens].
+        judged: Where in `ids` a token stands that is judged by what it says of the next [judged].
+        targets: What comes next there [judged].
+        tokens: Number of tokens, the prefix counted for every row.
+        soft: Where something softer than one token is taught: place among the judged positions [n]; token [n];
+            probability [n].
+        digits: Which of the judged positions are those of numbers [judged].
     """
 
-    prefix: Any
     ids: Any
+    prefix: int
+    places: Any
+    back: Any
+    judged: Any
     targets: Any
     tokens: int
-    judged: int
     soft: tuple[Any, Any, Any] | None
     digits: Any
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return self.prefix + int(self.places.shape[1])
+
 
 def collate(rows: Sequence[Encoded], device: Any, *, share: bool = True) -> Batch:
-    """Pad rows on the right, the prefix that they share taken off. Attention is causal: no token sees the padding.
+    """Put rows together.
 
     Args:
         rows: What to run, with answers.
         device: torch device of the tensors.
-        share: Whether the common prefix is taken off.
+        share: Whether the common prefix is run once; otherwise each row has its own.
     """
     shared = shared_prefix([row.prompt for row in rows]) if share else 0
     # The terminator is only ever a target: nothing follows it, so it is not run.
-    length = max(len(row.prompt) + len(row.answer) for row in rows) - 1 - shared
-    ids = torch.zeros((len(rows), length), dtype=torch.long)
-    targets = torch.full((len(rows), length), -100, dtype=torch.long)
-    tokens, judged = 0, 0
+    own = [(*row.prompt[shared:], *row.answer[:-1]) for row in rows]
+    length = max(map(len, own))
+    ids = list(rows[0].prompt[:shared])
+    back: list[int] = []
+    judged: list[int] = []
+    targets: list[int] = []
+    places = torch.zeros((len(rows), length), dtype=torch.long)
     soft: list[tuple[int, int, float]] = []
     digits: list[bool] = []
-    for r, row in enumerate(rows):
-        whole = torch.tensor([*row.prompt[shared:], *row.answer[:-1]])
-        ids[r, : len(whole)] = whole
+    for r, (row, tokens) in enumerate(zip(rows, own, strict=True)):
+        at = len(ids)
+        places[r, : len(tokens)] = torch.arange(at, at + len(tokens))
+        back += range(r * length, r * length + len(tokens))
         # The token at p is judged by what it says of p + 1.
-        start = len(row.prompt) - 1 - shared
-        targets[r, start : start + len(row.answer)] = torch.tensor(row.answer)
-        tokens += shared + len(whole)
-        for place, choices in enumerate(row.soft):
-            soft.extend((judged + place, token, share) for token, share in choices)
-        digits.extend([row.number] * len(row.answer))
-        judged += len(row.answer)
-    prefix = torch.tensor(rows[0].prompt[:shared], dtype=torch.long)
+        start = at + len(row.prompt) - 1 - shared
+        soft += [(len(judged) + p, token, share) for p, found in enumerate(row.soft) for token, share in found]
+        digits += [row.number] * len(row.answer)
+        judged += range(start, start + len(row.answer))
+        targets += row.answer
+        ids += tokens
     columns = [torch.tensor(column, device=device) for column in zip(*soft, strict=True)]
     return Batch(
-        prefix.to(device), ids.to(device), targets.to(device), tokens, judged,
-        (columns[0], columns[1], columns[2]) if columns else None, torch.tensor(digits, device=device),
+        ids=torch.tensor(ids, device=device), prefix=shared, places=places.to(device), back=torch.tensor(back, device=device),
+        judged=torch.tensor(judged, device=device), targets=torch.tensor(targets, device=device),
+        tokens=sum(map(len, own)) + shared * len(rows), soft=(columns[0], columns[1], columns[2]) if columns else None,
+        digits=torch.tensor(digits, device=device),
     )  # fmt: skip
 
 

@@ -74,8 +74,9 @@ class Loop:
             model.activation_checkpointing_enable({"use_reentrant": False})
         loss = AnswerLoss(
             model, words, number_loss=options.number_loss, weight=options.number_weight, digits=digits,
-            sharded=self._ranks.sharded,
+            checkpointing=options.checkpointing,
         )  # fmt: skip
+        self._share = loss.shares
         self._module = self._ranks.wrap(loss, model)
         self._weights = {name: p for name, p in loss.named_parameters() if p.requires_grad}
         self._optimiser = torch.optim.AdamW(
@@ -110,7 +111,7 @@ class Loop:
         loss = 0.0
         for number, own in enumerate(parts, start=1):
             # A process without rows runs one that is another's, for nothing: all have to come to the sum of the gradients.
-            batch = collate(own or rows[:1], self._device, share=not self._options.checkpointing)
+            batch = collate(own or rows[:1], self._device, share=self._share)
             try:
                 with self._ranks.unsummed(self._module) if number < len(parts) else nullcontext():
                     with torch.autocast(self._device.type, self._autocast) if self._autocast else nullcontext():
@@ -121,10 +122,10 @@ class Loop:
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
-                longest = len(batch.prefix) + batch.ids.shape[1]
+                count = len(batch.places)
                 raise TrainingError(
-                    f"the memory does not suffice at step {self.done + 1} for {len(batch.ids)} rows of up to {longest} "
-                    f"tokens; set optimising.micro_batch to {max(1, len(batch.ids) // 2)} or less, which adds the "
+                    f"the memory does not suffice at step {self.done + 1} for {count} rows of up to {batch.longest} "
+                    f"tokens; set optimising.micro_batch to {max(1, count // 2)} or less, which adds the "
                     "gradients of parts of a batch, or optimising.checkpointing to true"
                 ) from error
             loss += float(part.detach())

@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import DynamicCache
 
 from matdarwin.training.batches import Batch
+from matdarwin.training.packing import can_pack, hidden_states
 from matdarwin.training.words import UsedWords
 
 NumberLoss = Literal["none", "squared", "wasserstein"]
@@ -33,7 +34,7 @@ class AnswerLoss(torch.nn.Module):
         number_loss: Which loss of digits as numbers.
         weight: Its factor.
         digits: Token ids of 0 to 9; needed for a number loss.
-        sharded: Whether the module will be sharded: the way back then has to come through every call of every layer.
+        checkpointing: Whether the model computes activations anew on the way back.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class AnswerLoss(torch.nn.Module):
         number_loss: NumberLoss = "none",
         weight: float = 0.0,
         digits: Sequence[int] | None = None,
-        sharded: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -52,15 +53,25 @@ class AnswerLoss(torch.nn.Module):
         self.rows = torch.nn.ParameterList(words.parameters if words else [])
         self._number_loss, self._weight = number_loss, weight
         self._digits = list(digits or [])
-        self._sharded = sharded
+        self._checkpointing = checkpointing
+        # What is computed anew on the way back would be so without its layout.
+        self._packs = can_pack(model.config) and not checkpointing
+
+    @property
+    def shares(self) -> bool:
+        """Whether a prefix can be run once for all rows of a batch: its keys and values may not be thrown away then."""
+        return self._packs or not self._checkpointing
 
     def forward(self, batch: Batch) -> Any:
         """Sum of the losses of a batch's judged positions, in nats."""
-        judged = batch.targets != -100
-        targets = batch.targets[judged]
+        targets = batch.targets
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         output = base.get_output_embeddings() if self.words is None else self.words.output
-        logits = _scaled(output(self._hidden(base, batch)[judged]).float(), base.config)
+        if self._packs:
+            hidden = hidden_states(base.get_decoder(), batch, self.words.embed(batch.ids) if self.words else None)
+        else:
+            hidden = self._padded(base, batch)
+        logits = _scaled(output(hidden[batch.judged]).float(), base.config)
         loss = functional.cross_entropy(logits, targets, reduction="none")
         if batch.soft is not None:
             places, tokens, shares = batch.soft
@@ -72,8 +83,8 @@ class AnswerLoss(torch.nn.Module):
             loss = loss + self._weight * self._as_numbers(logits, targets, batch.digits)
         return loss.sum()
 
-    def _hidden(self, base: Any, batch: Batch) -> Any:
-        """Hidden states of the rows behind their prefix, which is run once; gradients flow back through it."""
+    def _padded(self, base: Any, batch: Batch) -> Any:
+        """Hidden states of a batch's tokens by way of padded rows behind their prefix, for models that cannot be packed."""
         decoder = base.get_decoder()
 
         def run(ids: Any, **options: Any) -> Any:
@@ -81,21 +92,22 @@ class AnswerLoss(torch.nn.Module):
                 return decoder(input_ids=ids, **options)
             return decoder(inputs_embeds=self.words.embed(ids), **options)
 
-        if not len(batch.prefix):
-            return run(batch.ids, use_cache=False).last_hidden_state
-        count, length = batch.ids.shape
-        before = len(batch.prefix)
+        before, (count, length) = batch.prefix, batch.places.shape
+        rows = batch.ids[batch.places]
+        # Attention is causal: no token sees the padding, which stands on the right.
+        if not before:
+            return run(rows, use_cache=False).last_hidden_state.flatten(0, 1)[batch.back]
         prefix, cache = DynamicCache(), DynamicCache()
-        last = run(batch.prefix[None], cache=prefix, use_cache=True).last_hidden_state
+        last = run(batch.ids[None, :before], cache=prefix, use_cache=True).last_hidden_state
         for number, layer in enumerate(prefix.layers):
             cache.update(layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1), number)
-        mask = torch.ones((length, before + length), dtype=torch.bool, device=batch.ids.device).tril(before)
-        positions = torch.arange(before, before + length, device=batch.ids.device)[None]
+        mask = torch.ones((length, before + length), dtype=torch.bool, device=rows.device).tril(before)
+        positions = torch.arange(before, before + length, device=rows.device)[None]
         hidden = run(
-            batch.ids, position_ids=positions, attention_mask=mask.expand(count, 1, -1, -1), cache=cache, use_cache=True
-        ).last_hidden_state  # fmt: skip
-        # What the prefix's last layer says is not used, but FSDP fetches a layer's weights once a gradient reaches that.
-        return hidden + 0 * last.sum() if self._sharded else hidden
+            rows, position_ids=positions, attention_mask=mask.expand(count, 1, -1, -1), cache=cache, use_cache=True
+        ).last_hidden_state.flatten(0, 1)[batch.back]  # fmt: skip
+        # Nothing of the prefix is judged, yet a gradient reaches its last layer this way, which FSDP waits for.
+        return torch.cat([last[0], hidden])
 
     def _as_numbers(self, logits: Any, targets: Any, digits: Any) -> Any:
         """The number-token loss of each position; 0 where the token is no digit of a number."""

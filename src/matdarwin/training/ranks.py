@@ -118,7 +118,7 @@ class Several(Ranks):
     """
 
     def __init__(self) -> None:
-        from accelerate import PartialState  # type: ignore[import-untyped]
+        from accelerate import PartialState
         from torch import distributed
 
         self._dist = distributed

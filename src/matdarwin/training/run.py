@@ -299,9 +299,6 @@ def _stage(run: Run, stage: Stage, feed: Feed, digest: str) -> Checkpoint:
 
 def _adapt(model: Any, recipe: Recipe) -> Any:
     if recipe.method == "full":
-        if recipe.optimising.embeddings == "frozen":
-            model.get_input_embeddings().weight.requires_grad_(False)
-            model.get_output_embeddings().weight.requires_grad_(False)
         return model
     from peft import LoraConfig, get_peft_model
 

@@ -84,6 +84,10 @@ class _Teaching:
         # Small sets are passed over many times; validating after each pass would cost more than training.
         self._every = math.ceil(self._epochs / max(options.epochs, 1))
         self._words = None
+        if run.recipe.method == "full":
+            # An earlier stage may have left them as it had them.
+            for matrix in (run.model.get_input_embeddings().weight, run.model.get_output_embeddings().weight):
+                matrix.requires_grad_(options.embeddings != "frozen")
         if run.recipe.method == "full" and options.embeddings == "used":
             if self._ranks.sharded:
                 raise TrainingError(

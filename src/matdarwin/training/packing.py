@@ -1,0 +1,98 @@
+"""Attention over rows that stand one after the other, so that all else in a model sees real tokens alone, and each once.
+
+A batch is one sequence: the prefix that its rows share, then the rest of each row (training/batches.py). Every layer but
+attention treats tokens apart, so it needs no padding; attention puts the rows beside one another, each behind the prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention as attend
+from transformers.integrations.sdpa_attention import repeat_kv
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from matdarwin.training.batches import Batch
+
+_NAME = "matdarwin_packed"
+_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Models whose attention is plain, and hands on what it is given beside queries, keys and values."""
+
+_Layout = tuple[int, Any, Any, Any]
+
+
+def can_pack(config: Any) -> bool:
+    """Whether models of this configuration can be run packed: attention without windows, and without dropout."""
+    windows = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    return config.model_type in _FAMILIES and not windows and not getattr(config, "attention_dropout", 0)
+
+
+def hidden_states(decoder: Any, batch: Batch, embeddings: Any | None) -> Any:
+    """Hidden states of a packed batch [tokens, width].
+
+    Args:
+        decoder: The model without its output layer.
+        batch: The rows.
+        embeddings: Embeddings of its tokens [tokens, width]; None: the model's own.
+    """
+    before, length = batch.prefix, batch.places.shape[1]
+    device = batch.ids.device
+    positions = torch.zeros_like(batch.ids)
+    positions[:before] = torch.arange(before, device=device)
+    positions[before:] = before + batch.back % length
+    mask = torch.ones((length, before + length), dtype=torch.bool, device=device).tril(before)[None, None]
+    given = {"input_ids": batch.ids[None]} if embeddings is None else {"inputs_embeds": embeddings[None]}
+    with _packed(decoder.config):
+        found = decoder(
+            **given, position_ids=positions[None], use_cache=False, layout=(before, batch.places, batch.back, mask)
+        )
+    return found.last_hidden_state[0]
+
+
+@contextmanager
+def _packed(config: Any) -> Iterator[None]:
+    usual = config._attn_implementation
+    config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
+
+
+def _attention(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None, layout: _Layout | None = None,
+    **others: Any,
+) -> tuple[Any, None]:  # fmt: skip
+    """Attention of one layer; queries, keys and values are [1, heads, tokens, width]."""
+    assert layout is not None
+    before, places, back, mask = layout
+    rows, length = places.shape
+    flat = places.flatten()
+
+    def beside(states: Any) -> Any:
+        """Rows beside one another [rows, heads, longest, width]."""
+        return states[0].index_select(1, flat).unflatten(1, (rows, length)).transpose(0, 1)
+
+    queries, keys, values = beside(query), beside(key), beside(value)
+    made = []
+    if before:
+        first, its_keys, its_values = (states[:, :, :before] for states in (query, key, value))
+        groups = module.num_key_value_groups
+        made.append(
+            attend(first, repeat_kv(its_keys, groups), repeat_kv(its_values, groups), is_causal=True, scale=scaling)[
+                0
+            ].transpose(0, 1)
+        )
+        keys = torch.cat([its_keys.expand(rows, -1, -1, -1), keys], 2)
+        values = torch.cat([its_values.expand(rows, -1, -1, -1), values], 2)
+    keys, values = (repeat_kv(states, module.num_key_value_groups) for states in (keys, values))
+    found = attend(queries, keys, values, attn_mask=mask, scale=scaling)
+    made.append(found.transpose(1, 2).flatten(0, 1).index_select(0, back))
+    return torch.cat(made)[None], None
+
+
+# No mask is registered under this name, so transformers makes none.
+ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention)
