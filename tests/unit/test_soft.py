@@ -48,7 +48,9 @@ def test_the_share_of_each_beginning_is_that_of_all_numbers_that_begin_so(
     encoder: Encoder, task: Task, target: float
 ) -> None:
     width = 0.3
-    weights = {k / 10: math.exp(-abs(k / 10 - target) / width) for k in range(51) if abs(k / 10 - target) <= 6 * width + 1e-9}
+    weights = {
+        k / 10: math.exp(-abs(k / 10 - target) / width) for k in range(51) if abs(k / 10 - target) <= 6 * width + 1e-9
+    }
     total = sum(weights.values())
     encoded = {
         value: ids
