@@ -93,6 +93,12 @@ def test_a_stage_is_taught_once_and_shared(home: Path, known: dict[str, Task], m
     assert len(taught) == 3 and seed.card.training["earlier"] != first.card.training["earlier"]
 
 
+def test_a_limit_on_rows_is_for_the_tasks_themselves(home: Path, known: dict[str, Task]) -> None:
+    task = known["tiny_gap"]
+    split = split_of(recipe(home, before=[stage()], split={"limit": 20, "calibration": 0.0}), [task])
+    assert (len(split.train["tiny_gap"]), len(split.train["tiny_computed"])) == (20, 140)
+
+
 def test_what_was_found_again_is_what_was_trained(home: Path, known: dict[str, Task]) -> None:
     base = tiny_base(home / "base")
     task = known["tiny_gap"]

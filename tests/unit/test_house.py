@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from matdarwin.studies import strategies_table, tables
+from matdarwin.studies import tables
 from matdarwin.studies.scores import read_bench, read_scores
 from matdarwin.training.recipe_files import load_recipe
 
@@ -204,7 +204,7 @@ def test_the_readme_and_results_page_say_what_the_results_files_say() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert tables.put(readme, tables.summary(scores, bench)) == readme
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == tables.page(
-        scores, bench, strategies_table.sections(ROOT / "results")
+        scores, bench, tables.more(ROOT / "results")
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -117,6 +117,7 @@ def split(
     calibration: float = 0.1,
     minimum_calibration: int = 50,
     limit: int | None = None,
+    unlimited: Collection[str] = (),
     folds: Scheme = "official",
     rule: Rule = "key",
 ) -> Split:
@@ -136,6 +137,7 @@ def split(
         calibration: Share of the keys for calibration, 0 for none.
         minimum_calibration: Fewest calibration keys a task.
         limit: Most training rows a task (a seeded sample), for demonstrations.
+        unlimited: Ids of tasks that the limit does not concern.
         folds: Scheme of the folds.
         rule: See `Rule`.
 
@@ -171,7 +173,7 @@ def split(
         train = parts["train"][task.id]
         if not train:
             raise DataError(f"task {task.id}: no training row is left in fold {fold}; removed: {dict(removed)}")
-        if limit is not None and len(train) > limit:
+        if limit is not None and len(train) > limit and task.id not in unlimited:
             removed[f"{task.id}: over the limit of {limit} training rows"] += len(train) - limit
             parts["train"][task.id] = sample(train, limit, seed)
     return Split(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matdarwin.studies import strategies_table, tasks_page
+from matdarwin.studies import bench_table, strategies_table, tasks_page
 from matdarwin.studies.figures import words
 from matdarwin.studies.scores import LESS_IS_BETTER, ResultsError, Score, read_bench, read_scores, single
 
@@ -26,8 +26,8 @@ class TablesError(RuntimeError):
     """A README that tables cannot be put into."""
 
 
-def page(scores: Sequence[Score], bench: dict[str, Any] | None, strategies: str | None = None) -> str:
-    """docs/results.md; the section of the strategy comparison comes ready, or not at all."""
+def page(scores: Sequence[Score], bench: dict[str, Any] | None, more: Sequence[str] = ()) -> str:
+    """docs/results.md; `more` are sections that come ready."""
     parts = [
         "# Results",
         "Made by `make results` from the files under `results/`; do not edit by hand.",
@@ -41,11 +41,19 @@ def page(scores: Sequence[Score], bench: dict[str, Any] | None, strategies: str 
             parts += ["### The published board beside it", _board(score)]
         if score.folds:
             parts += ["### By fold", _by_fold(score)]
-    if strategies is not None:
-        parts.append(strategies)
     if bench is not None:
         parts += ["## Speed of prediction", _bench(bench)]
+    parts += more
     return "\n\n".join(parts) + "\n"
+
+
+def more(results: Path) -> list[str]:
+    """The sections of studies with tables of their own, of those whose results are there.
+
+    Raises:
+        ResultsError: A results file is not as it should be.
+    """
+    return [part for part in (bench_table.section(results), strategies_table.sections(results)) if part is not None]
 
 
 def summary(scores: Sequence[Score], bench: dict[str, Any] | None, *, link: bool = True) -> str:
@@ -112,7 +120,7 @@ def write(root: Path) -> list[Path]:
     readme, results = root / "README.md", root / "docs" / "results.md"
     texts = {
         readme: put(readme.read_text(encoding="utf-8"), summary(scores, bench)),
-        results: page(scores, bench, strategies_table.sections(root / "results")),
+        results: page(scores, bench, more(root / "results")),
     }
     cards = tasks_page.read_cards(root / "results")
     if cards is not None:

@@ -65,7 +65,9 @@ class Splitting(Part):
         default=50, ge=0, description="Fewest calibration keys a task, where it has enough rows."
     )
     seed: int = Field(default=0, description="Seed of the drawing.")
-    limit: int | None = Field(default=None, ge=1, description="Most training rows a task; null: all.")
+    limit: int | None = Field(
+        default=None, ge=1, description="Most training rows of each of the recipe's own tasks; null: all."
+    )
     test_limit: int | None = Field(
         default=None, ge=1, description="Most test rows to score in a demonstration; null: all."
     )

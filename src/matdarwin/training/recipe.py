@@ -152,13 +152,15 @@ def split_of(recipe: Recipe, tasks: Sequence[Task]) -> Split:
         RecipeError: Evidence for tasks that may have none, or two tasks of one name.
     """
     options = recipe.split
-    if earlier := earlier_tasks(recipe, tasks):
+    earlier = earlier_tasks(recipe, tasks)
+    if earlier:
         # What is scored must not depend on what else teaches: auxiliary tasks alone are scored themselves.
         scored = leakage.targets(tasks)
         tasks = [*(task.model_copy(update={"scored": task in scored}) for task in tasks), *earlier]
     split = leakage.split(
         tasks, recipe.fold, seed=options.seed, validation=options.validation, calibration=options.calibration,
-        minimum_calibration=options.minimum_calibration, limit=options.limit, folds=options.folds, rule=options.rule,
+        minimum_calibration=options.minimum_calibration, limit=options.limit,
+        unlimited=[task.id for task in earlier], folds=options.folds, rule=options.rule,
     )  # fmt: skip
     if not recipe.evidence:
         return split
