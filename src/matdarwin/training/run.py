@@ -198,9 +198,13 @@ def _train(run: Run, digest: str, code: str | None, began: float, *, leaky: bool
     # Before the earlier stages are trained: what is wrong with the last is to be said at once.
     feed = own_feed(run)
     earlier = _earlier(run)
+    taught = time.perf_counter()
     told = teach(run, feed, recipe.tuning(), choose=True)
     if earlier:
         told["earlier"] = earlier
+    # A run that was stopped had spent time before this process began.
+    spent = told["seconds_training"] + told["seconds_validating"]
+    began -= max(0.0, spent - (time.perf_counter() - taught))
     told["seconds"] = round(time.perf_counter() - began, 1)
     calibrated = ranks.current().first(lambda: calibrations(run))
     told["commit"] = code
