@@ -132,13 +132,14 @@ def _fractions(materials: list[Material]) -> list[Floats]:
 
 def _molecule(materials: list[Material]) -> list[Floats]:
     """RDKit's descriptors, then counts of Morgan environments of radius 2 folded to 1,024 columns (10.1021/ci100050t)."""
-    from rdkit import Chem
+    from rdkit import Chem, rdBase
     from rdkit.Chem import Descriptors, rdFingerprintGenerator
 
     morgan = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=_FINGERPRINT_BITS)
     rows = []
     for material in materials:
-        molecule = Chem.MolFromSmiles(material.text)
+        with rdBase.BlockLogs():  # it warns of each hydrogen that is written out, as polymers have them
+            molecule = Chem.MolFromSmiles(material.text)
         if molecule is None:
             raise FeatureError(f"RDKit cannot read the SMILES {material.text!r}")
         given = Descriptors.CalcMolDescriptors(molecule, missingVal=float("nan"))  # type: ignore[no-untyped-call]
