@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from matdarwin.data.mixture import Mixture
 from matdarwin.data.sampling import Sampling
 from matdarwin.language.answers import format_answer, grid
@@ -18,6 +16,7 @@ from matdarwin.language.prompts import Asked, Encoded, Encoder, Style, condition
 from matdarwin.language.soft import Softener
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.options import Prompting
+from matdarwin.training.scales import deviation
 
 _COMPANY = "Ag"
 """What stands before a piece of a material, to see how the piece is tokenised when it is not the first."""
@@ -106,10 +105,9 @@ class Feed:
         for task in self._tasks.values():
             if task.kind == "classification":
                 continue
-            targets = np.array([float(row.target) for row in self._rows[task.id] if row.target is not None])
-            deviation = float(np.abs(targets - np.median(targets)).mean())
-            if deviation > 0:
-                made[task.id] = Softener(self._encoder, task, smoothing * deviation)
+            width = smoothing * deviation(self._rows[task.id])
+            if width > 0:
+                made[task.id] = Softener(self._encoder, task, width)
         return made
 
     def digest(self, **context: Any) -> str:

@@ -7,6 +7,7 @@ import random
 import numpy as np
 
 from matdarwin.models.base import as_dtype
+from matdarwin.training import scales
 from matdarwin.training.stages import Run
 
 _ROWS = 250
@@ -40,15 +41,6 @@ def validate(run: Run) -> dict[str, tuple[str, float]]:
 
 
 def overall(run: Run, scores: dict[str, tuple[str, float]]) -> float:
-    """One number, less is better: error of each task relative to what its scale is, averaged; 0 without validation."""
-    parts = []
-    for task in run.tasks:
-        if task.id not in scores:
-            continue
-        name, value = scores[task.id]
-        if name == "accuracy":
-            parts.append(1 - value)
-        else:
-            targets = np.array([float(e.target) for e in run.split.train[task.id] if e.target is not None])
-            parts.append(value / (float(np.abs(targets - np.median(targets)).mean()) or 1.0))
-    return float(np.mean(parts)) if parts else 0.0
+    """One number, less is better; 0 without validation."""
+    numbers = [task.id for task in run.tasks if task.kind == "regression" and task.id in scores]
+    return scales.overall(scores, {name: scales.deviation(run.split.train[name]) or 1.0 for name in numbers})

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,6 +24,7 @@ from matdarwin.training.recipe import split_of
 from matdarwin.training.recipe_files import load_recipe
 from matdarwin.training.report import Report, Silent
 from matdarwin.training.run import checkpoint_name, recipe_hash, train
+from matdarwin.training.scales import deviation, overall
 from matdarwin.training.vary import SweepError, Vary, propose
 
 _TRIALS, _BEGUN, RESULT = "trials.jsonl", "begun.json", "result.json"
@@ -226,26 +226,12 @@ class _Sweep:
                     shutil.rmtree(root / name)
 
 
-def overall(validation: Mapping[str, tuple[str, float]], scales: Mapping[str, float]) -> float:
-    """One number for a trial, less is better: see `Trial.score`.
-
-    Args:
-        validation: Metric and value by task.
-        scales: Mean absolute deviation of the training targets from their median, by task.
-    """
-    parts = [
-        1 - value if metric == "accuracy" else value / scales[task] for task, (metric, value) in validation.items()
-    ]
-    return float(np.mean(parts))
-
-
 def _scales(split: Split, tasks: Sequence[Task]) -> dict[str, float]:
     """Mean absolute deviation of the training targets from their median, by regression task; 1 where it is 0."""
     found = {}
     for task in tasks:
         if task.kind == "regression":
-            targets = np.array([float(e.target) for e in split.train[task.id] if e.target is not None])
-            found[task.id] = float(np.abs(targets - np.median(targets)).mean()) or 1.0
+            found[task.id] = deviation(split.train[task.id]) or 1.0
     return found
 
 
