@@ -95,7 +95,7 @@ def predict(
         from matdarwin.api import Darwin, check_coverage
 
         check_coverage(coverage)
-        conditions = dict(map(_condition, condition or []))
+        conditions = dict(map(condition_of, condition or []))
         darwin = Darwin.load(
             model, tasks=list(dict.fromkeys(task or [])), dtype=dtype, batch_size=batch_size, views=views, exact=exact
         )
@@ -207,7 +207,12 @@ def _shown(value: float | str | None, decimals: int) -> str | None:
     return value if value is None or isinstance(value, str) else format_number(value, decimals)
 
 
-def _condition(text: str) -> tuple[str, str | float]:
+def condition_of(text: str) -> tuple[str, str | float]:
+    """Name and value of `NAME=VALUE`.
+
+    Raises:
+        UsageError: It is not of that form.
+    """
     name, sign, value = text.partition("=")
     if not sign or not name.strip() or not value.strip():
         raise UsageError(f"--condition {text}: write NAME=VALUE, such as temperature=300")

@@ -100,6 +100,11 @@ class Checkpoint:
         """Name of its folder."""
         return self.folder.name
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its manifest, which holds the hash of every file: two checkpoints with one digest are the same."""
+        return sealing.sha256(self.folder / MANIFEST)
+
     @classmethod
     def open(cls, folder: Path, *, verify: bool = True) -> Checkpoint:
         """Open a checkpoint, checking its seal and that it was taught to be asked as we ask.

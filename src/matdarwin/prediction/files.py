@@ -58,6 +58,11 @@ class Chunk:
     refused: dict[int, str] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
 
+    def pick(self, places: Sequence[int]) -> Chunk:
+        """The rows at these places, in this order, without what was said of them."""
+        rows = [self.rows[i] for i in places] if isinstance(self.rows, list) else self.rows.take(places)
+        return Chunk([self.materials[i] for i in places], rows)
+
 
 class Table(Protocol):
     """A table that has been looked through: its columns, its number of rows, and the rows in chunks."""

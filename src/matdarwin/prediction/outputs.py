@@ -23,39 +23,47 @@ ADDED = ("value", "unit", "lower", "upper", "status", "reason")
 """Columns that are added for each task. `reason` also holds the notes: what a reader of the value must know."""
 
 
-def added_columns(columns: Sequence[str], tasks: Sequence[Task]) -> list[str]:
+SCORE = "score"
+"""Column that is added last where rows are ranked."""
+
+
+def added_columns(columns: Sequence[str], tasks: Sequence[Task], *, scored: bool = False) -> list[str]:
     """Names of the added columns, by task: `value` …, or `value_TASK` … for several; `darwin_` before one that is taken."""
     names: list[str] = []
-    for task in tasks:
-        for name in ADDED:
-            wanted = name if len(tasks) == 1 else f"{name}_{task.id}"
-            while wanted in columns or wanted in names:
-                wanted = f"darwin_{wanted}"
-            names.append(wanted)
+    by_task = [name if len(tasks) == 1 else f"{name}_{task.id}" for task in tasks for name in ADDED]
+    for wanted in [*by_task, *([SCORE] if scored else [])]:
+        while wanted in columns or wanted in names:
+            wanted = f"darwin_{wanted}"
+        names.append(wanted)
     return names
 
 
 class Sink(Protocol):
     """Where answered chunks go."""
 
-    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
-        """Add the rows of a chunk with their predictions."""
+    def write(
+        self, chunk: Chunk, found: Sequence[Sequence[Prediction]], scores: Sequence[float | None] | None = None
+    ) -> None:
+        """Add the rows of a chunk with their predictions, and their scores where the sink was opened for them."""
         ...
 
 
 class CsvSink:
     """Writes answered rows as CSV."""
 
-    def __init__(self, stream: Any, table: Table, tasks: Sequence[Task]) -> None:
+    def __init__(self, stream: Any, table: Table, tasks: Sequence[Task], *, scored: bool = False) -> None:
         self._plain = csv.writer(stream, lineterminator="\n")
         self._quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        self._row([*table.columns, *added_columns(table.columns, tasks)])
+        self._scored = scored
+        self._row([*table.columns, *added_columns(table.columns, tasks, scored=scored)])
 
-    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
+    def write(
+        self, chunk: Chunk, found: Sequence[Sequence[Prediction]], scores: Sequence[float | None] | None = None
+    ) -> None:
         """See `Sink`."""
         rows = chunk.rows if isinstance(chunk.rows, list) else _texts(chunk.rows)
-        for cells, predictions in zip(rows, found, strict=True):
-            self._row([*cells, *(_text(cell) for p in predictions for cell in _cells(p))])
+        for cells, added in zip(rows, _answers(found, scores, self._scored), strict=True):
+            self._row([*cells, *map(_text, added)])
 
     def _row(self, cells: list[str]) -> None:
         # The writer quotes the line ends that it writes itself, but readers also take a lone carriage return for one.
@@ -65,7 +73,7 @@ class CsvSink:
 class ParquetSink:
     """Writes answered rows as Parquet; columns that were read as text stay text."""
 
-    def __init__(self, stream: BinaryIO, table: Table, tasks: Sequence[Task]) -> None:
+    def __init__(self, stream: BinaryIO, table: Table, tasks: Sequence[Task], *, scored: bool = False) -> None:
         import pyarrow as pa
         import pyarrow.parquet
 
@@ -80,14 +88,17 @@ class ParquetSink:
             for task in tasks
             for name in ADDED
         ]
-        names = added_columns(table.columns, tasks)
+        types += [number[True]] * scored
+        names = added_columns(table.columns, tasks, scored=scored)
         fields = [pa.field(name, type) for name, type in zip(names, types, strict=True)]
         metadata = table.schema.metadata if isinstance(table, ParquetTable) else None
-        self._given = len(given)
+        self._given, self._scored = len(given), scored
         self._schema = pa.schema([*given, *fields], metadata=metadata)
         self._writer = pyarrow.parquet.ParquetWriter(stream, self._schema)
 
-    def write(self, chunk: Chunk, found: Sequence[Sequence[Prediction]]) -> None:
+    def write(
+        self, chunk: Chunk, found: Sequence[Sequence[Prediction]], scores: Sequence[float | None] | None = None
+    ) -> None:
         """See `Sink`."""
         import pyarrow as pa
 
@@ -95,7 +106,7 @@ class ParquetSink:
             arrays = [pa.array(column, pa.string()) for column in zip(*chunk.rows, strict=True)]
         else:
             arrays = list(chunk.rows.columns)
-        answers = [[cell for p in predictions for cell in _cells(p)] for predictions in found]
+        answers = _answers(found, scores, self._scored)
         fields = list(self._schema)[self._given :]
         arrays += [pa.array(column, f.type) for column, f in zip(zip(*answers, strict=True), fields, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
@@ -106,8 +117,12 @@ class ParquetSink:
 
 
 @contextlib.contextmanager
-def open_sink(path: Path | str, table: Table, tasks: Sequence[Task], *, stdout: Any = None) -> Iterator[Sink]:
+def open_sink(
+    path: Path | str, table: Table, tasks: Sequence[Task], *, stdout: Any = None, scored: bool = False
+) -> Iterator[Sink]:
     """A sink into a file (Parquet by its suffix, else CSV), or as CSV into `stdout` where the path is `-`.
+
+    With `scored` there is a last column for what rows are ranked by.
 
     The file gets its name when it is whole: until then, and after any fault, what stood there before is untouched.
 
@@ -117,7 +132,7 @@ def open_sink(path: Path | str, table: Table, tasks: Sequence[Task], *, stdout: 
     if str(path) == "-":
         text = io.TextIOWrapper(stdout.buffer, encoding="utf-8", newline="", write_through=True)
         try:
-            yield CsvSink(text, table, tasks)
+            yield CsvSink(text, table, tasks, scored=scored)
         finally:
             text.detach()
         return
@@ -131,7 +146,7 @@ def open_sink(path: Path | str, table: Table, tasks: Sequence[Task], *, stdout: 
             with _disk_errors(Path(path)):
                 raw = part.open("wb")
             with raw:
-                yield from _filled(raw, final, table, tasks)
+                yield from _filled(raw, final, table, tasks, scored)
                 if plain:
                     os.fsync(raw.fileno())
         if plain:
@@ -142,16 +157,16 @@ def open_sink(path: Path | str, table: Table, tasks: Sequence[Task], *, stdout: 
             part.unlink(missing_ok=True)
 
 
-def _filled(raw: BinaryIO, final: Path, table: Table, tasks: Sequence[Task]) -> Iterator[Sink]:
+def _filled(raw: BinaryIO, final: Path, table: Table, tasks: Sequence[Task], scored: bool) -> Iterator[Sink]:
     """Yield the sink of the file's kind, then write out what it still holds."""
     if final.suffix.lower() in PARQUET:
-        sink = ParquetSink(raw, table, tasks)
+        sink = ParquetSink(raw, table, tasks, scored=scored)
         yield sink
         sink.close()
         return
     stream: Any = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if final.suffix.lower() == ".gz" else raw
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-    yield CsvSink(text, table, tasks)
+    yield CsvSink(text, table, tasks, scored=scored)
     text.flush()
     text.detach()
     if stream is not raw:
@@ -178,6 +193,17 @@ def _cells(prediction: Prediction) -> list[float | str | None]:
     """The added cells of one prediction."""
     says = "; ".join([*filter(None, [prediction.reason]), *prediction.notes]) or None
     return [prediction.value, prediction.unit, prediction.lower, prediction.upper, prediction.status, says]
+
+
+def _answers(
+    found: Sequence[Sequence[Prediction]], scores: Sequence[float | None] | None, scored: bool
+) -> list[list[float | str | None]]:
+    """The added cells of some rows."""
+    rows = [[cell for p in predictions for cell in _cells(p)] for predictions in found]
+    if scored:
+        for row, score in zip(rows, scores or [], strict=True):
+            row.append(score)
+    return rows
 
 
 def _text(cell: float | str | None) -> str:

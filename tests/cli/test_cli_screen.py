@@ -1,0 +1,66 @@
+"""`darwin screen`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import Darwin, Quick
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "in.csv"
+    path.write_text("id,composition\n" + "".join(f"{i},{'A' * (i % 40 + 1)}\n" for i in range(100)) + "100,bad\n")
+    return path
+
+
+def test_keeps_the_best_and_says_how_many(darwin: Darwin, quick: list[Quick], source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    done = darwin("screen", str(source), str(out), "--where", "value < 3.5", "--by", "value", "--top", "2", "--json")
+    assert done.code == 1
+    told = json.loads(done.out)
+    assert (told["rows"], told["without_value"], told["kept"], told["resumed_at"]) == (101, 1, 2, 0)
+    assert out.read_text().splitlines()[1:] == [
+        f"33,{'A' * 34},3.4,eV,3.35,3.45,ok,,3.4",
+        f"73,{'A' * 34},3.4,eV,3.35,3.45,ok,,3.4",
+    ]
+    assert "1 of 101 rows have no value" in done.err
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_real_model_gives_what_predict_gives(darwin: Darwin, at_trained: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("composition\nGaN\nCdTe\nXx\nZnO\n")
+    assert darwin("predict", "-i", str(source), "-o", str(tmp_path / "predicted.csv")).code == 1
+    done = darwin("screen", str(source), str(tmp_path / "screened.csv"))
+    assert done.code == 1 and "4 of 4 rows are kept" in done.out
+    assert (tmp_path / "screened.csv").read_bytes() == (tmp_path / "predicted.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--top", "3"], "--top needs --by"),
+        (["--lowest"], "--lowest belongs to --by"),
+        (["--where", "valeu > 1"], "`valeu` at position 0: did you mean value?"),
+        (["--by", "value > 1"], "at position 6"),
+        (["--column", "nosuch"], "nosuch"),
+        (["--task", "tiny_gab"], "did you mean tiny_gap?"),
+        (["--top", "0", "--by", "value"], "0"),
+    ],
+)
+def test_wrong_usage(
+    darwin: Darwin, quick: list[Quick], source: Path, tmp_path: Path, options: list[str], says: str
+) -> None:
+    done = darwin("screen", str(source), str(tmp_path / "out.csv"), *options)
+    assert done.code == 2 and says in done.err and done.out == ""
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_the_table_is_not_written_over(darwin: Darwin, quick: list[Quick], source: Path) -> None:
+    before = source.read_bytes()
+    done = darwin("screen", str(source), str(source))
+    assert done.code == 2 and "written over" in done.err and source.read_bytes() == before
