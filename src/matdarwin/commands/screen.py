@@ -115,6 +115,7 @@ def screen(
                 table, chosen, output, tasks, ask, screening.Wanted(where, by, top, lowest),
                 model=darwin.name, identity=identity, progress=told,
             )  # fmt: skip
+        screened = time.monotonic() - started
     seconds = time.monotonic() - began
     rows = done.summary.rows
     if done.found:
@@ -124,7 +125,7 @@ def screen(
             {
                 "rows": rows, "without_value": done.summary.without_value, "statuses": dict(done.summary.statuses),
                 "matched": done.matched, "unranked": done.unranked, "kept": done.kept, "resumed_at": done.found,
-                "seconds": round(seconds, 3), "tasks": names, "model": darwin.name, "output": str(output),
+                "seconds": round(seconds, 3), "screening_seconds": round(screened, 3), "tasks": names, "model": darwin.name, "output": str(output),
             }
         )  # fmt: skip
     else:

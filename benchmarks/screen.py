@@ -1,0 +1,165 @@
+"""What a screen costs: memory and seconds a row at a thousand, ten thousand and a hundred thousand rows, and what ten kills change.
+
+Each run is `darwin screen` in a process of its own. The model is a tiny random one, so that a hundred thousand rows take
+minutes: what is measured is what the screen adds to a model, which is all that could grow with the rows. The ranking
+keeps a hundred. Writes results/bench/screen.json.
+
+    python benchmarks/screen.py            # a quarter of an hour on 2 cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.tiny import tiny_checkpoint  # noqa: E402 - the tests' model, which is no part of the package
+
+from matdarwin.training.provenance import commit, machine  # noqa: E402
+
+OUT = Path("results/bench/screen.json")
+ELEMENTS = [
+    "Li",
+    "Na",
+    "K",
+    "Mg",
+    "Ca",
+    "Sr",
+    "Ba",
+    "Al",
+    "Ga",
+    "In",
+    "Si",
+    "Ge",
+    "Sn",
+    "Ti",
+    "Zr",
+    "Zn",
+    "Cd",
+    "Cu",
+    "Ag",
+    "Fe",
+    "Co",
+    "Ni",
+    "Mn",
+]
+ANIONS = ["O", "S", "Se", "Te", "N", "P", "As", "F", "Cl", "Br", "I"]
+KILLS = 10
+
+
+def candidates(path: Path, count: int) -> Path:
+    """Write so many different formulas of three elements."""
+    formulas = (
+        f"{a}{i}{b}{j}{x}{k}"
+        for (a, b), x, i, j, k in itertools.product(
+            itertools.combinations(ELEMENTS, 2), ANIONS, range(1, 5), range(1, 5), range(1, 6)
+        )
+    )
+    chosen = list(itertools.islice(formulas, 200_000))
+    random.Random(0).shuffle(chosen)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "composition"])
+        writer.writerows(enumerate(chosen[:count]))
+    return path
+
+
+def start(source: Path, output: Path) -> subprocess.Popen[bytes]:
+    """Begin a screen."""
+    command = [
+        sys.executable, "-m", "matdarwin", "screen", str(source), str(output), "--where", "value >= 0", "--by", "EI(2)",
+        "--top", "100", "--json",
+    ]  # fmt: skip
+    # Allocators that keep what is freed would be measured for the screen.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
+
+
+def measured(source: Path, output: Path) -> dict[str, Any]:
+    """A whole run: rows, seconds a row once the model is loaded, and peak resident memory in MiB."""
+    process = start(source, output)
+    assert process.stdout is not None
+    told = json.loads(process.stdout.read())
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"the screen of {source.name} ended with {status}")
+    found = {
+        "rows": told["rows"],
+        "kept": told["kept"],
+        "seconds_a_row": told["screening_seconds"] / told["rows"],
+        "peak_mib": usage.ru_maxrss / 1024,
+    }
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def killed(source: Path, output: Path, seconds: float, kills: int) -> int:
+    """Kill a screen at random moments so many times, then let it end; returns how often it was at work when killed."""
+    rng = random.Random(1)
+    done = 0
+    while done < kills:
+        process = start(source, output)
+        time.sleep(rng.uniform(0.2, seconds))
+        if process.poll() is not None:
+            raise SystemExit(f"the screen was done after {done} kills; give more rows")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        done += 1
+        parts = len(list(output.parent.glob(f".{output.name}.screen/*.jsonl")))
+        print(f"kill {done}: {parts} parts are done", flush=True)
+    measured(source, output)
+    return done
+
+
+def main() -> None:
+    """Measure, and write the results file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs=3, default=[1_000, 10_000, 100_000], help="rows of the three runs")
+    parser.add_argument("--kill-seconds", type=float, default=14.0, help="kill at random before this many seconds")
+    parser.add_argument("--out", type=Path, default=OUT)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        tiny_checkpoint(home)
+        os.environ["MATDARWIN_HOME"] = name
+        runs = []
+        for rows in given.rows:
+            source = candidates(home / f"{rows}.csv", rows)
+            runs.append(measured(source, home / f"{rows}.out.csv"))
+        source = home / f"{given.rows[2]}.csv"
+        again = home / "again.csv"
+        kills = killed(source, again, given.kill_seconds, KILLS)
+        identical = again.read_bytes() == (home / f"{given.rows[2]}.out.csv").read_bytes()
+    small, middle, large = runs
+    result = {
+        "summary": {
+            "rss_ratio": round(large["peak_mib"] / small["peak_mib"], 3),
+            "cost_ratio": round(large["seconds_a_row"] / middle["seconds_a_row"], 3),
+            "kills": kills,
+            "identical": identical,
+        },
+        "runs": runs,
+        "model": "a random model of two layers, width 32; one task of 51 answers",
+        "commit": commit(),
+        "machine": machine(),
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result["summary"]))
+
+
+if __name__ == "__main__":
+    main()
