@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from matdarwin import __version__
-from matdarwin.commands import audit, data, evaluate, models, predict, screen, sweep, tasks, train
+from matdarwin.commands import audit, data, evaluate, explain, mcp, models, predict, screen, serve, sweep, tasks, train
 from matdarwin.commands.common import CRASHED, INTERRUPTED, PIPE, WRONG, Json, emit, emit_json, note, quiet
 
 _HELP = """Language models that know materials: a formula in, a property with an error bar out.
@@ -35,7 +35,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )  # fmt: skip
 app.command()(predict.predict)
+app.command()(explain.explain)
 app.command()(screen.screen)
+app.command()(serve.serve)
+app.command()(mcp.mcp)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(sweep.sweep)

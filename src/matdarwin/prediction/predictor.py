@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matdarwin.data.evidence import Evidence
 from matdarwin.language import prompts
@@ -47,6 +48,7 @@ class Predictor:
         order: Element order that it was taught.
         evidence: What its questions on measured tasks say of a material beside its name; None: nothing.
         caveat: Note for predictions with an interval, where it is asked otherwise than its intervals were calibrated.
+        recipe: What it was trained by, as its card has it, where that is known.
     """
 
     def __init__(
@@ -66,8 +68,11 @@ class Predictor:
         order: Order = "permuted",
         evidence: Evidence | None = None,
         caveat: str | None = None,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self.tasks = dict(tasks)
+        self.recipe = recipe
+        self._model = model
         self.name = name
         self.views = views
         self.batch_size = batch_size
@@ -129,11 +134,55 @@ class Predictor:
             # A model that was taught with evidence must not be asked without: where it cannot be had, this fails.
             evidence=Evidence.load(card.recipe["evidence"]) if card.recipe.get("evidence") else None,
             caveat=f"its interval was calibrated otherwise: asked with {', '.join(otherwise)}" if otherwise else None,
+            recipe=card.recipe,
         )
 
     def prompt(self, task: Task, example: Example, *, wording: int | None = None) -> str:
         """The question as the model reads it, in canonical element order."""
         return self._render(task, example, prompts.views(example.material, 1, self._order)[0], wording)
+
+    def example(self, task: Task, material: Material, conditions: Mapping[str, str | float] | None = None) -> Example:
+        """The question about a material, as `predict` puts it: with the evidence that the model was taught with."""
+        return Example(
+            task=task.id,
+            row="",
+            material=material,
+            conditions=dict(conditions or {}),
+            evidence=self._known(task, material),
+        )
+
+    def wording(self, task: Task) -> int:
+        """Index of the wording that a task is asked in."""
+        return self._wording_of(task, None)
+
+    def embeddings(self, task: Task, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """What the model makes of each question: its last hidden state at the last token, from where the answer begins.
+
+        Args:
+            task: The task asked.
+            examples: The questions, each in canonical element order.
+
+        Returns:
+            Array [examples, width of the model].
+        """
+        import torch
+
+        ids = self._encoder.prompts([self.prompt(task, example) for example in examples])
+        found: list[Any] = [None] * len(ids)
+        by_length: dict[int, list[int]] = {}
+        for number, tokens in enumerate(ids):
+            by_length.setdefault(len(tokens), []).append(number)
+        # Prompts of one length alone share a batch, so that no padding can touch the state.
+        for numbers in by_length.values():
+            for start in range(0, len(numbers), self.batch_size):
+                chosen = numbers[start : start + self.batch_size]
+                with torch.inference_mode():
+                    batch = torch.tensor([ids[i] for i in chosen], device=self._model.device)
+                    out = self._model(input_ids=batch, use_cache=False, output_hidden_states=True, logits_to_keep=1)
+                states = out.hidden_states[-1][:, -1].float().cpu().numpy()
+                for i, state in zip(chosen, states, strict=True):
+                    found[i] = state
+        return np.stack(found) if found else np.empty((0, 0), dtype=np.float32)
 
     def distributions(
         self, task: Task, examples: Sequence[Example], *, wording: int | None = None, progress: Progress | None = None
@@ -210,6 +259,15 @@ class Predictor:
                 made.append(self._prediction(card, shown, material, next(answers), coverage))
         return made
 
+    @staticmethod
+    def value(card: TaskCard, answer: AnswerDistribution) -> float | str:
+        """The one value of a distribution that is best by the task's metric: a number in its unit, or a label."""
+        task = card.task
+        if task.kind == "classification":
+            shares = np.array([card.shares[label] for label in task.labels])
+            return answer.label(shares if task.metric == "balanced_accuracy" else None)
+        return answer.mean() if task.metric == "rmse" else answer.median()
+
     def _known(self, task: Task, material: Material) -> tuple[str, ...]:
         """Evidence on a material, where the model was taught with it."""
         if self._evidence is None or task.origin == "computed":
@@ -260,15 +318,11 @@ class Predictor:
             return self._blank(
                 task, given, material.text, "unread", "the model gave no probability to any answer of the task's format"
             )
-        value: float | str
+        value = self.value(card, answer)
         lower = upper = None
         status = "ok"
         reason = None
-        if task.kind == "classification":
-            shares = np.array([card.shares[label] for label in task.labels])
-            value = answer.label(shares if task.metric == "balanced_accuracy" else None)
-        else:
-            value = answer.mean() if task.metric == "rmse" else answer.median()
+        if not isinstance(value, str):
             calibration = self.calibrations.get(task.id)
             interval = calibration.interval(answer, coverage, value=value) if calibration else None
             if interval is None:

@@ -1,0 +1,130 @@
+"""The app: routes, page, limits and the model's thread put together, and the server that runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from matdarwin import __version__
+from matdarwin.api import Darwin
+from matdarwin.serving import logs, problems
+from matdarwin.serving.door import Door
+from matdarwin.serving.routes import routes
+from matdarwin.serving.settings import Settings
+from matdarwin.serving.state import State
+
+STATIC = Path(__file__).parent / "static"
+_LINGER = 0.3
+"""Seconds that a stopping server still answers /readyz, for whoever sends it requests to see that it should not."""
+
+
+def create_app(darwin: Darwin, settings: Settings) -> FastAPI:
+    """The app of one model.
+
+    Args:
+        darwin: The model; its weights are read once the app has started, in the model's own thread.
+        settings: The settings.
+    """
+    state = State(darwin, settings)
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        state.batcher.start()
+        try:
+            yield
+        finally:
+            state.batcher.close()
+
+    app = FastAPI(
+        title="matdarwin",
+        version=__version__,
+        description="Properties of materials, each with an interval.",
+        lifespan=life,
+        # Their pages load scripts from elsewhere, which ours never do.
+        docs_url=None,
+        redoc_url=None,
+        # A path that is nearly right is not right: no redirects.
+        redirect_slashes=False,
+    )
+    app.state.serving = state
+    problems.install(app)
+    app.include_router(routes(state))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        if not (STATIC / "index.html").is_file():
+            raise problems.Problem(404, "this installation has no page; /openapi.json lists what there is")
+        return FileResponse(STATIC / "index.html")
+
+    if STATIC.is_dir():
+        app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_middleware(Door, state=state)
+    return app
+
+
+class Server(uvicorn.Server):
+    """A server that, told to stop, first finishes what it has accepted, and says meanwhile that it is not ready.
+
+    Told a second time, it stops at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self._state = state
+        self._told: float | None = None
+        self.failed = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See uvicorn."""
+        if self._told is not None:
+            self.should_exit = self.force_exit = True
+            return
+        self._told = time.monotonic()
+        self._state.draining = True
+        logs.log(logging.INFO, "stopping", signal=signal.Signals(sig).name, open=self._state.open)
+
+    async def on_tick(self, counter: int) -> bool:
+        """See uvicorn; called ten times a second."""
+        state = self._state
+        if state.batcher.fault is not None:
+            self.failed = self.should_exit = True
+        if self._told is not None:
+            since = time.monotonic() - self._told
+            if since > state.settings.drain_seconds:
+                logs.log(logging.WARNING, "stopped before all work was done", open=state.open)
+                self.should_exit = self.force_exit = True
+            elif state.open == 0 and since > _LINGER:
+                self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def run(darwin: Darwin, settings: Settings) -> bool:
+    """Serve until told to stop; returns whether it went well."""
+    logs.install()
+    app = create_app(darwin, settings)
+    options: dict[str, Any] = {
+        "host": settings.host.strip("[]"),
+        "port": settings.port,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "ws": "none",
+        # Behind a proxy that is not declared, anybody could give himself another address.
+        "proxy_headers": False,
+        "timeout_keep_alive": 15,
+        "h11_max_incomplete_event_size": 65536,
+    }
+    server = Server(uvicorn.Config(app, **options), app.state.serving)
+    server.run()
+    return server.started and not server.failed

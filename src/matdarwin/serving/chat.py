@@ -1,0 +1,229 @@
+"""Questions in plain words: which of the known tasks is meant, about which material, and the answer as a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matdarwin.language.answers import format_number
+from matdarwin.materials import parse
+from matdarwin.materials.material import Material, MaterialError
+from matdarwin.prediction.prediction import Prediction
+from matdarwin.tasks.schema import Task
+
+_LONGEST = 12
+"""Words that a material is written in, at most."""
+_MOST_WORDS = 200
+_FILLERS = frozenset(
+    re.findall(
+        r"\S+",
+        "a an and any are as at be by can class compute could did do does estimate experimental expected find for from "
+        "give given have has how hello hi i if in is it its kind let me my of on or please predict predicted tell that "
+        "the then there this to us value was what whats what's which will with would write you your material compound "
+        "crystal alloy molecule large big wide much many no not about know state measured thanks",
+    )
+)
+_NUMBER = r"[-+]?\d+(?:\.\d+)?"
+_UNITS = {"K": r"(?:K|kelvin)", "°C": r"(?:°\s?C|degrees? C(?:elsius)?)"}
+
+
+class NotUnderstoodError(ValueError):
+    """A question that is no known task about a readable material; the message says what can be asked."""
+
+
+@dataclass(frozen=True)
+class Understood:
+    """A question as tasks.
+
+    Attributes:
+        tasks: The tasks that the question's words fit equally well.
+        material: The material, as the question has it.
+        conditions: The conditions that it names.
+    """
+
+    tasks: tuple[Task, ...]
+    material: str
+    conditions: dict[str, str | float]
+
+
+def understand(question: str, tasks: Mapping[str, Task]) -> Understood:
+    """Find task, material and conditions in a question.
+
+    A task is meant where the question is one of its wordings, or else where it names the task's property, in words or by
+    id. The material is what stands in the wording's place, or else the longest run of words that the task's own parser
+    takes for one.
+
+    Args:
+        question: The question.
+        tasks: The tasks that can be asked, by id.
+
+    Raises:
+        NotUnderstoodError: No task, no material, or a condition is missing.
+    """
+    asked = " ".join(question.split())
+    fits = _by_wording(asked, tasks) or _by_property(asked, tasks)
+    if not fits:
+        raise NotUnderstoodError(_refusal("That is no property that I know.", tasks))
+    best = max(score for score, _, _ in fits)
+    chosen = [(task, material) for score, task, material in fits if score == best]
+    task, material = chosen[0]
+    if material is None:
+        what = {"composition": "formula", "molecule": "SMILES", "name": "name"}[task.representation]
+        raise NotUnderstoodError(
+            f"I take this for a question about the {task.property}, but find no {what} in it that I can read. "
+            + _example(task)
+        )
+    same = tuple(t for t, m in chosen if m == material)
+    conditions: dict[str, str | float] = {}
+    for one in same:
+        conditions |= _conditions(asked, one)
+    return Understood(same, material, conditions)
+
+
+def sentence(prediction: Prediction, task: Task) -> str:
+    """The answer to a question: value, unit and interval, or why there is none."""
+    about = prediction.material or prediction.input[:100]
+    if prediction.value is None:
+        return f"I have no value of the {task.property} of {about}: {prediction.reason}."
+    if isinstance(prediction.value, str):
+        given = prediction.distribution
+        odds = ""
+        if given is not None and prediction.value in given.labels:
+            odds = f" (probability {given.probabilities[given.labels.index(prediction.value)]:.2f})"
+        text = f"The {task.property} of {about} is predicted to be: {prediction.value}{odds}."
+    else:
+        digits, unit = task.decimals or 0, f" {prediction.unit}" if prediction.unit else ""
+        text = f"The {task.property} of {about} is predicted to be {format_number(prediction.value, digits)}{unit}"
+        if prediction.lower is not None and prediction.upper is not None and prediction.coverage is not None:
+            low, high = (format_number(end, digits + 1) for end in (prediction.lower, prediction.upper))
+            text += f", with a {100 * prediction.coverage:g} % interval of {low} to {high}{unit}."
+        else:
+            text += f", without an interval: {prediction.reason}."
+    notes = f" Note: {'; '.join(prediction.notes)}." if prediction.notes else ""
+    return f"{text}{notes} (Task {task.id}, model {prediction.model}.)"
+
+
+# -- parts -------------------------------------------------------------------------------------------------
+
+
+def _by_wording(asked: str, tasks: Mapping[str, Task]) -> list[tuple[int, Task, str | None]]:
+    """Tasks of which the question is a wording, with the number of its letters that are the wording's own."""
+    found: list[tuple[int, Task, str | None]] = []
+    plain = asked.rstrip(" ?.!:")
+    for task in tasks.values():
+        # Only the best wording of a task counts.
+        fits: list[tuple[int, str]] = []
+        for wording in task.wordings:
+            fit = re.fullmatch(_pattern(wording, task), plain, re.IGNORECASE)
+            if fit is not None and _reads(fit["material"], task):
+                fits.append((len(plain) - len(fit["material"]), fit["material"].strip()))
+        if fits:
+            score, material = max(fits)
+            found.append((score, task, material))
+    return found
+
+
+def _pattern(wording: str, task: Task) -> str:
+    pieces: list[str] = []
+    for piece in re.split(r"(\{material\}|\{conditions\})", " ".join(wording.rstrip(" ?.!:").split())):
+        if piece == "{material}":
+            # One mention of it is read; a wording that has two asks the same of both.
+            pieces.append("(?P<material>.+?)" if "(?P<material>" not in "".join(pieces) else "(?P=material)")
+        elif piece == "{conditions}":
+            pieces.append(".*?")
+        else:
+            pieces.append(re.escape(piece).replace(r"\ ", r"\s*"))
+    at = r"(?:\s+at\s.+)?" if task.conditions else ""
+    return r"(?:please\s+)?(?:what(?:'s|\sis)\s+(?:the\s+)?)?" + "".join(pieces) + at
+
+
+def _by_property(asked: str, tasks: Mapping[str, Task]) -> list[tuple[int, Task, str | None]]:
+    """Tasks whose property or id stands in the question, with the length of the name that does."""
+    found: list[tuple[int, Task, str | None]] = []
+    for task in tasks.values():
+        names = sorted({task.property, task.id, task.id.replace("_", " "), *_shorter(task)}, key=len, reverse=True)
+        for name in names:
+            place = re.search(rf"(?<!\w){re.escape(name)}s?(?!\w)", asked, re.IGNORECASE)
+            if place is not None:
+                rest = f"{asked[: place.start()]} \n {asked[place.end() :]}"
+                found.append((len(name), task, _material(rest, task)))
+                break
+    return found
+
+
+def _shorter(task: Task) -> list[str]:
+    """The property without what it is measured in or how."""
+    name = task.property.removeprefix("log10 of the ")
+    return [name, *(name.removeprefix(word) for word in ("gravimetric ", "aqueous ") if name.startswith(word))]
+
+
+def _material(text: str, task: Task) -> str | None:
+    """The run of words that is most likely the material: the longest that can be read."""
+    words = [match for match in re.finditer(r"\S+", text.replace("\n", " | "))][:_MOST_WORDS]
+    cleaned = [_trimmed(match.group()) for match in words]
+    best: tuple[int, int] | None = None
+    chosen = None
+    for start in range(len(cleaned)):
+        for end in range(start + 1, min(len(cleaned), start + _LONGEST) + 1):
+            run = cleaned[start:end]
+            if any(word == "|" for word in run) or _filler(run[0]) or _filler(run[-1]):
+                break
+            if task.representation != "name" and any(_filler(word) for word in run):
+                break
+            given = " ".join(run)
+            if _reads(given, task):
+                score = (len(given), -start)
+                if best is None or score > best:
+                    best, chosen = score, given
+    return chosen
+
+
+def _trimmed(word: str) -> str:
+    """A word without the marks that sentences put around it; brackets of a formula stay."""
+    word = word.strip("?!,;:\"'`").rstrip(".")
+    return word[1:-1] if word.startswith("(") and word.endswith(")") and word.count("(") == 1 else word
+
+
+def _filler(word: str) -> bool:
+    """Whether it is a word of English; what is written like an element (`In`, `As`) is one only at no formula's place."""
+    return not word or word.casefold() in _FILLERS
+
+
+def _reads(given: str, task: Task) -> bool:
+    try:
+        return isinstance(parse(given, task.representation), Material)
+    except MaterialError:
+        return False
+
+
+def _conditions(asked: str, task: Task) -> dict[str, str | float]:
+    """The conditions that a question names: a number before the condition's unit, or `(name value)`."""
+    found: dict[str, str | float] = {}
+    for condition in task.conditions:
+        if condition.unit is not None:
+            unit = _UNITS.get(condition.unit, re.escape(condition.unit))
+            fit = re.search(rf"(?<![\w.])({_NUMBER})\s?{unit}(?!\w)", asked)
+            if fit:
+                found[condition.name] = float(fit[1])
+        elif fit := re.search(rf"\({re.escape(condition.name)}\s+([^()]+)\)", asked, re.IGNORECASE):
+            found[condition.name] = fit[1]
+        if condition.required and condition.name not in found:
+            unit = f", in {condition.unit}" if condition.unit else ""
+            raise NotUnderstoodError(
+                f"The {task.property} depends on the {condition.name}{unit}; please give it. {_example(task)}"
+            )
+    return found
+
+
+def _example(task: Task) -> str:
+    material = {"composition": "GaN", "molecule": "CCO", "name": "HKUST-1"}[task.representation]
+    at = "".join(f" at 300 {c.unit}" if c.unit else f" ({c.name} …)" for c in task.conditions if c.required)
+    return f'Ask like this: "What is the {task.property} of {material}{at}?"'
+
+
+def _refusal(why: str, tasks: Mapping[str, Task]) -> str:
+    lines: Sequence[str] = [f"- {task.property} ({task.id}: {task.title})" for task in tasks.values()]
+    return "\n".join(
+        [f"{why} I predict properties of materials and nothing else:", *lines, _example(next(iter(tasks.values())))]
+    )
