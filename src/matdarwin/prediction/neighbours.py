@@ -85,11 +85,11 @@ def candidates(
         return []
     index = _index(task.model_dump_json(exclude={"notes"}))
     distances = index.distances(material)
-    # What has nothing in common is no neighbour. Of equals the key decides, so the cut is made by distance first.
+    # What has nothing in common is no neighbour. Equals are ranked by their texts, so the cut is made by distance first.
     near = np.flatnonzero(distances < 1.0)
     if len(near) > count:
         near = near[distances[near] <= np.partition(distances[near], count - 1)[count - 1]]
-    ranked = sorted(near.tolist(), key=lambda i: (distances[i], index.rows[i][0].material.key))[:count]
+    ranked = sorted(near.tolist(), key=lambda i: (distances[i], *_plainness(index.rows[i][0])))[:count]
     return [(_closest(index.rows[i], conditions or {}), float(distances[i])) for i in ranked]
 
 
@@ -245,6 +245,11 @@ def _fingerprint(smiles: str) -> Any:
     if molecule is None:
         raise ValueError(f"RDKit cannot read the SMILES {smiles!r}")
     return rdFingerprintGenerator.GetMorganGenerator(radius=_RADIUS, fpSize=_BITS).GetFingerprint(molecule)
+
+
+def _plainness(example: Example) -> tuple[int, str]:
+    """Of equally near materials the plainest comes first: GaAs before a dilute alloy."""
+    return len(example.material.text), example.material.key
 
 
 def _closest(rows: Sequence[Example], conditions: Mapping[str, str | float]) -> Example:
