@@ -161,7 +161,7 @@ def test_tasks_models_version_and_metrics(darwin: Darwin) -> None:
 def test_explain_gives_what_python_gives(darwin: Darwin) -> None:
     from matdarwin.prediction.explain import explain
 
-    parts = ["neighbours", "without", "swaps", "wordings"]
+    parts = ["neighbours", "embedding", "without", "swaps", "wordings"]
 
     async def work(client: httpx.AsyncClient, state: Any) -> list[httpx.Response]:
         body = {"material": "GaN", "task": "tiny_gap"}

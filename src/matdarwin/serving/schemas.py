@@ -24,7 +24,7 @@ Conditions = Annotated[
     dict[Text, Number | Text],
     Field(description='Conditions of the question, such as {"temperature": 300}; each task takes those that it has.'),
 ]
-Parts = Literal["neighbours", "without", "swaps", "wordings"]
+Parts = Literal["neighbours", "embedding", "without", "swaps", "wordings"]
 
 
 class Body(BaseModel):
@@ -54,7 +54,7 @@ class ExplainBody(Body):
     coverage: Coverage = 0.9
     conditions: Conditions | None = None
     parts: list[Parts] = Field(
-        default=["neighbours"], max_length=4, description="What to compute beside the prediction and its distribution."
+        default=["neighbours"], max_length=5, description="What to compute beside the prediction and its distribution."
     )
 
 
