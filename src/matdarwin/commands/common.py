@@ -13,6 +13,30 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, which stands alone on standard output.")]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--task", "-t", help="Task; may be repeated. Default: the only one that the checkpoint knows."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", help="Checkpoint by name or folder. Default: the newest product that knows the tasks."
+    ),
+]
+Coverage = Annotated[float, typer.Option(help="Share of true values that the intervals hold, between 0 and 1.")]
+ConditionTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--condition", help="Condition of the question as NAME=VALUE, such as temperature=300; may be repeated."
+    ),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Prompts a batch. Default: as the checkpoint's recipe has it.")
+]
+Column = Annotated[
+    str | None,
+    typer.Option(help="Column with the materials. Default: the only one, or composition, smiles, name or material."),
+]
 
 OK, PARTLY, WRONG, CRASHED, INTERRUPTED, PIPE = 0, 1, 2, 70, 130, 141
 """Exit codes: done; some row without a value; wrong usage or nothing done; a fault of ours; Ctrl-C; reader gone."""
@@ -108,3 +132,15 @@ def short(text: str, length: int = 48) -> str:
 def _printable(text: str) -> str:
     """Without control characters, which would move the cursor about."""
     return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def condition_of(text: str) -> tuple[str, str | float]:
+    """Name and value of `NAME=VALUE`.
+
+    Raises:
+        UsageError: It is not of that form.
+    """
+    name, sign, value = text.partition("=")
+    if not sign or not name.strip() or not value.strip():
+        raise UsageError(f"--condition {text}: write NAME=VALUE, such as temperature=300")
+    return name.strip(), value.strip()

@@ -6,8 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from matdarwin.commands.common import Json, emit, emit_json, emit_table, note, number, short, working
-from matdarwin.commands.predict import condition_of
+from matdarwin.commands.common import (
+    ConditionTexts,
+    Coverage,
+    Json,
+    Model,
+    condition_of,
+    emit,
+    emit_json,
+    emit_table,
+    note,
+    number,
+    short,
+    working,
+)
 
 if TYPE_CHECKING:
     from matdarwin.prediction.explain import Change, Explanation
@@ -25,21 +37,9 @@ def explain(
     task: Annotated[
         str | None, typer.Option("--task", "-t", help="Task. Default: the only one that the checkpoint knows.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", help="Checkpoint by name or folder. Default: the newest product that knows the task."
-        ),
-    ] = None,
-    coverage: Annotated[
-        float, typer.Option(help="Share of true values that the interval holds, between 0 and 1.")
-    ] = 0.9,
-    condition: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--condition", help="Condition of the question as NAME=VALUE, such as temperature=300; may be repeated."
-        ),
-    ] = None,
+    model: Model = None,
+    coverage: Coverage = 0.9,
+    condition: ConditionTexts = None,
     neighbours: Annotated[int, typer.Option(min=1, max=100, help="Most nearest materials of each kind.")] = 5,
     json: Json = False,
 ) -> None:

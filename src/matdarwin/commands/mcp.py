@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from matdarwin.commands.common import note
+from matdarwin.commands.common import BatchSize, Model, note
 
 
 def mcp(
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Checkpoint by name or folder. Default: the newest product.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Prompts a batch. Default: as the checkpoint's recipe has it.")
-    ] = None,
+    model: Model = None,
+    batch_size: BatchSize = None,
 ) -> None:
     """Give assistants the predictor as tools, by the Model Context Protocol over standard input and output.
 

@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from matdarwin.commands.common import Json, UsageError, emit_json, emit_table, note, short, working
+from matdarwin.commands.common import (
+    BatchSize,
+    Column,
+    ConditionTexts,
+    Coverage,
+    Json,
+    Model,
+    Tasks,
+    UsageError,
+    condition_of,
+    emit_json,
+    emit_table,
+    note,
+    short,
+    working,
+)
 
 if TYPE_CHECKING:
     from matdarwin.api import Darwin
@@ -24,31 +39,14 @@ def predict(
             help='Formulas, SMILES or names; one with spaces in quotes: "Ga 0.5 In 0.5 As".', show_default=False
         ),
     ] = None,
-    task: Annotated[
-        list[str] | None,
-        typer.Option("--task", "-t", help="Task; may be repeated. Default: the only one that the checkpoint knows."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", help="Checkpoint by name or folder. Default: the newest product that knows the tasks."
-        ),
-    ] = None,
-    coverage: Annotated[
-        float, typer.Option(help="Share of true values that the intervals hold, between 0 and 1.")
-    ] = 0.9,
-    condition: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--condition", help="Condition of the question as NAME=VALUE, such as temperature=300; may be repeated."
-        ),
-    ] = None,
+    task: Tasks = None,
+    model: Model = None,
+    coverage: Coverage = 0.9,
+    condition: ConditionTexts = None,
     dtype: Annotated[
         Literal["auto", "fp32", "bf16"], typer.Option(help="Number format; auto is fp32, bf16 is for speed.")
     ] = "auto",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Prompts a batch. Default: as the checkpoint's recipe has it.")
-    ] = None,
+    batch_size: BatchSize = None,
     views: Annotated[
         int | None, typer.Option(min=1, max=16, help="Element orders to average over. Default: as the recipe has it.")
     ] = None,
@@ -63,12 +61,7 @@ def predict(
             help="Table with materials: CSV (UTF-8; .gz too) or .parquet; - is a CSV on standard input.",
         ),
     ] = None,
-    column: Annotated[
-        str | None,
-        typer.Option(
-            help="Its column with the materials. Default: the only one, or composition, smiles, name or material."
-        ),
-    ] = None,
+    column: Column = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -205,15 +198,3 @@ def _shown(value: float | str | None, decimals: int) -> str | None:
     from matdarwin.language.answers import format_number
 
     return value if value is None or isinstance(value, str) else format_number(value, decimals)
-
-
-def condition_of(text: str) -> tuple[str, str | float]:
-    """Name and value of `NAME=VALUE`.
-
-    Raises:
-        UsageError: It is not of that form.
-    """
-    name, sign, value = text.partition("=")
-    if not sign or not name.strip() or not value.strip():
-        raise UsageError(f"--condition {text}: write NAME=VALUE, such as temperature=300")
-    return name.strip(), value.strip()

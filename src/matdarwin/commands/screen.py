@@ -9,8 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from matdarwin.commands.common import Json, UsageError, duration, emit, emit_json, note, working
-from matdarwin.commands.predict import condition_of
+from matdarwin.commands.common import (
+    BatchSize,
+    Column,
+    ConditionTexts,
+    Coverage,
+    Json,
+    Model,
+    Tasks,
+    UsageError,
+    condition_of,
+    duration,
+    emit,
+    emit_json,
+    note,
+    working,
+)
 
 if TYPE_CHECKING:
     from matdarwin.prediction.prediction import Prediction
@@ -19,10 +33,7 @@ if TYPE_CHECKING:
 def screen(
     input: Annotated[Path, typer.Argument(metavar="IN", help="Candidates: CSV (UTF-8; .gz too) or .parquet.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The rows kept: CSV (.gz too) or .parquet.")],
-    task: Annotated[
-        list[str] | None,
-        typer.Option("--task", "-t", help="Task; may be repeated. Default: the only one that the checkpoint knows."),
-    ] = None,
+    task: Tasks = None,
     where: Annotated[
         str | None,
         typer.Option(help='Keep what fulfils this, such as "value > 1.1 and value < 1.7" or "P(1.1, 1.7) > 0.5".'),
@@ -36,30 +47,11 @@ def screen(
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Keep this many of the best, best first. Needs --by.")] = None,
     lowest: Annotated[bool, typer.Option("--lowest", help="Little is better.")] = False,
-    column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column with the materials. Default: the only one, or composition, smiles, name or material."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", help="Checkpoint by name or folder. Default: the newest product that knows the tasks."
-        ),
-    ] = None,
-    coverage: Annotated[
-        float, typer.Option(help="Share of true values that the intervals hold, between 0 and 1.")
-    ] = 0.9,
-    condition: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--condition", help="Condition of the question as NAME=VALUE, such as temperature=300; may be repeated."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Prompts a batch. Default: as the checkpoint's recipe has it.")
-    ] = None,
+    column: Column = None,
+    model: Model = None,
+    coverage: Coverage = 0.9,
+    condition: ConditionTexts = None,
+    batch_size: BatchSize = None,
     json: Json = False,
 ) -> None:
     """Predict a table of candidates of any length and keep those that are wanted.

@@ -8,13 +8,11 @@ from typing import Annotated
 
 import typer
 
-from matdarwin.commands.common import UsageError, note, working
+from matdarwin.commands.common import BatchSize, Model, UsageError, note, working
 
 
 def serve(
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Checkpoint by name or folder. Default: the newest product.")
-    ] = None,
+    model: Model = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at. Any that other machines can reach needs an API key.")
     ] = "127.0.0.1",
@@ -26,9 +24,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Prompts a batch. Default: as the checkpoint's recipe has it.")
-    ] = None,
+    batch_size: BatchSize = None,
     body_limit: Annotated[int, typer.Option(min=1, help="Bytes of a request's body.")] = 1 << 20,
     rows: Annotated[int, typer.Option(min=1, help="Answers of one JSON request.")] = 1000,
     queue_rows: Annotated[int, typer.Option(min=1, help="Answers that wait at a time.")] = 4096,
