@@ -1,5 +1,8 @@
 """Batching: requests share batches, answers do not depend on it, and nobody's fault or absence is another's."""
 
+# Fixtures are imported, since the fault tests use them too.
+# ruff: noqa: F811
+
 from __future__ import annotations
 
 import random
@@ -8,7 +11,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.server.helpers import Slow
+from tests.server.helpers import Slow, darwin, served_home, slow  # noqa: F401 - fixtures
 
 from matdarwin.api import Darwin
 from matdarwin.prediction.prediction import Prediction

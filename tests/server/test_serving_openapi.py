@@ -1,5 +1,8 @@
 """The OpenAPI document: whatever it allows is answered as it says, and whatever it does not is refused as it says."""
 
+# Fixtures are imported, since the fault tests use them too.
+# ruff: noqa: F811
+
 from __future__ import annotations
 
 import contextlib
@@ -18,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
+from tests.server.helpers import darwin, served_home, slow  # noqa: F401 - fixtures
 
 from matdarwin.api import Darwin
 from matdarwin.serving.app import create_app

@@ -1,5 +1,8 @@
 """The routes: what goes in, what comes out, and that it is what Python and the command line give."""
 
+# Fixtures are imported, since the fault tests use them too.
+# ruff: noqa: F811
+
 from __future__ import annotations
 
 import csv
@@ -10,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.server.helpers import asked
+from tests.server.helpers import asked, darwin, served_home, slow  # noqa: F401 - fixtures
 from tests.tiny import tiny_task
 from typer.testing import CliRunner
 
