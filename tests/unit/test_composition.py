@@ -27,7 +27,7 @@ def refuse(text: str) -> MaterialError:
     return caught.value
 
 
-def least_seconds(action: Callable[[], object], repeats: int = 5) -> float:
+def least_seconds(action: Callable[[], object], repeats: int = 15) -> float:
     """CPU time of the fastest of some runs, so that a busy machine does not fail the test."""
     best = math.inf
     for _ in range(repeats):
