@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
+from tests.timing import least_seconds
 
 from conftest import Darwin
 from matdarwin.tasks import registry
@@ -45,9 +45,8 @@ def test_the_list_says_what_is_missing_and_why(darwin: Darwin, home: Path) -> No
 @pytest.mark.mirror
 def test_the_list_with_data_is_quick_the_second_time(darwin: Darwin, home: Path, mirror: Path) -> None:
     first = json.loads(darwin("tasks", "--json").out)
-    began = time.process_time()
     second = json.loads(darwin("tasks", "--json").out)
-    assert time.process_time() - began < 3
+    assert least_seconds(lambda: darwin("tasks", "--json"), 5, enough=3) < 3
     assert first == second
     rows = {one["id"]: (one["rows"], one["rows_read"], one["materials"], one["folds"]) for one in second}
     assert rows["expt_gap"] == (4604, 4604, 4601, 5) and (rows["glass"][0], rows["steels_yield"][0]) == (5680, 312)

@@ -99,7 +99,7 @@ def test_a_lone_row_waits_no_longer_than_the_bound() -> None:
     batcher.submit(Ticket(30), [Question("t", ["warm"])])[0].result(10)
     began = time.monotonic()
     batcher.submit(Ticket(30), [Question("t", ["a"])])[0].result(10)
-    assert 0.04 < time.monotonic() - began < 1.0
+    assert 0.04 < time.monotonic() - began < 5.0
     # A full batch does not wait at all.
     batcher._wait = 60.0
     batcher.submit(Ticket(30), [Question("t", ["a", "b"])])[0].result(5)

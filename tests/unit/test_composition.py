@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import time
-from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from tests.timing import least_seconds
 
 from matdarwin.materials.composition import MAX_LENGTH, parse_composition
 from matdarwin.materials.elements import ELECTRONEGATIVITY, canonical_order
@@ -25,16 +24,6 @@ def refuse(text: str) -> MaterialError:
     with pytest.raises(MaterialError) as caught:
         parse_composition(text)
     return caught.value
-
-
-def least_seconds(action: Callable[[], object], repeats: int = 15) -> float:
-    """CPU time of the fastest of some runs, so that a busy machine does not fail the test."""
-    best = math.inf
-    for _ in range(repeats):
-        begin = time.process_time()
-        action()
-        best = min(best, time.process_time() - begin)
-    return best
 
 
 # ---------------------------------------------------------------- what is read
