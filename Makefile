@@ -39,9 +39,10 @@ format: $(VENV)/.dev ## let ruff lay the code out
 results: $(VENV)/.run ## tables of docs/results.md and README.md from results/
 	@$(PY) -m matdarwin.studies.tables
 
-bench: $(VENV)/.run ## measure the speed of prediction and training; writes results/bench (trains what is missing: an hour)
+bench: $(VENV)/.run ## measure the speed of prediction, training and screening; writes results/bench (trains what is missing: an hour)
 	@$(PY) benchmarks/predict.py
 	@$(PY) benchmarks/train.py
+	@$(PY) benchmarks/screen.py
 
 clean: ## remove what tools and the demonstration left; checkpoints, fetched data and .venv stay
 	rm -rf demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

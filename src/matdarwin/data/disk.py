@@ -1,11 +1,18 @@
-"""What the disk says: full or broken, in words with a remedy, whichever library says it; and syncing to it."""
+"""What the disk says: full or broken, in words with a remedy, whichever library says it; syncing to it; and locks on it."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+class HeldError(RuntimeError):
+    """A lock is held by another process, which the message names."""
+
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Libraries in Rust (safetensors, tokenizers) have errors of their own for what the disk says, which end in this.
@@ -47,3 +54,41 @@ def sync_all(folder: Path) -> None:
         # Folders too, or a file's name may be lost though its bytes are not.
         sync(path)
     sync(folder)
+
+
+@contextmanager
+def held(lock: Path, holder: Path, *, remove: bool = False) -> Iterator[None]:
+    """Hold a lock against other processes; it goes with the process, however that ends.
+
+    Args:
+        lock: The file that is locked.
+        holder: A file that names the process.
+        remove: Leave no lock file behind.
+
+    Raises:
+        HeldError: Another process holds it.
+        OSError: The folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    own = FileLock(str(lock))
+    try:
+        own.acquire(timeout=0)
+        if not lock.exists():
+            # Its last holder finished, and took the file away, between our opening and our locking it.
+            raise Timeout(str(lock))
+        holder.write_text(f"process {os.getpid()}", encoding="utf-8")
+    except Timeout:
+        own.release()
+        who = holder.read_text(encoding="utf-8") if holder.is_file() else "an unnamed process"
+        raise HeldError(who) from None
+    except OSError:
+        own.release()
+        raise
+    try:
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        if remove:
+            lock.unlink(missing_ok=True)
+        own.release()

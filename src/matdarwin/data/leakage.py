@@ -8,6 +8,7 @@ divided by key over the whole quantity.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import statistics
 from collections import Counter, defaultdict
@@ -370,3 +371,8 @@ def leaks(tasks: Sequence[Task], fold: int, folds: Scheme = "official") -> list[
         for task in raw.targets
         for other in tasks
     ]
+
+
+def keys_hash(examples: Iterable[Example]) -> str:
+    """Hash of a part's materials, whatever their order: two equal ones hold the same materials."""
+    return hashlib.sha256("\n".join(sorted({e.material.key for e in examples})).encode()).hexdigest()

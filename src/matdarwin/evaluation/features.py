@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matdarwin.data import sources
+from matdarwin.materials.composition import amounts_of
 from matdarwin.materials.material import Material
 
 Floats = NDArray[np.float64]
@@ -20,7 +20,6 @@ FeatureSet = Literal["magpie", "fractions", "molecule", "name"]
 FEATURE_VERSION = 1
 """Raised when the code below would give other features for the same material; part of the cache's file name."""
 
-_PART = re.compile(r"([A-Z][a-z]?)([0-9.eE+-]*)")
 _FINGERPRINT_BITS = 1024
 _NAME_BITS = 1024
 
@@ -99,13 +98,10 @@ def _save(path: Path | None, known: dict[str, Floats]) -> None:
 
 def _amounts(material: Material) -> dict[str, float]:
     """Amount of each element of a composition."""
-    amounts: dict[str, float] = {}
-    for part in material.parts:
-        match = _PART.fullmatch(part)
-        if match is None:
-            raise FeatureError(f"{part!r} in {material.text!r} is no element with its amount")
-        amounts[match[1]] = amounts.get(match[1], 0.0) + float(match[2] or 1)
-    return amounts
+    try:
+        return amounts_of(material)
+    except ValueError as error:
+        raise FeatureError(str(error)) from error
 
 
 def _magpie(materials: list[Material]) -> list[Floats]:

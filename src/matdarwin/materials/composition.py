@@ -7,6 +7,7 @@ middle dot that adds a part with its own multiplier (CuSO4·5H2O). Everything el
 from __future__ import annotations
 
 import math
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ _ALSO_FORMULAS = {"NaN": ("sodium and nitrogen", "Na N"), "INF": ("iodine, nitro
 """Missing values that could be formulas as well."""
 _DOTS = frozenset("·•⋅∙*")
 _SOLVATES = ("H2O", "H₂O", "(H2O)", "(H₂O)", "NH3", "NH₃", "HCl")
+_PIECE = re.compile(r"([A-Z][a-z]?)([0-9.eE+-]*)")
 _EXACT = Context(prec=200)  # Factors have at most MAX_DIGITS digits, so no product or sum is ever rounded here.
 _FOUR = Decimal("0.0001")
 
@@ -97,6 +99,21 @@ def count_atoms(text: str) -> Decimal:
     """
     parse_composition(text)  # refuses what is none
     return sum((amount for amount, _ in _sum(text, _scan(text)).values()), Decimal(0))
+
+
+def amounts_of(material: Material) -> dict[str, float]:
+    """Amount of each element of a composition, as its canonical wording has it.
+
+    Raises:
+        ValueError: A piece of it is no element with its amount.
+    """
+    amounts: dict[str, float] = {}
+    for part in material.parts:
+        match = _PIECE.fullmatch(part)
+        if match is None:
+            raise ValueError(f"{part!r} in {material.text!r} is no element with its amount")
+        amounts[match[1]] = amounts.get(match[1], 0.0) + float(match[2] or 1)
+    return amounts
 
 
 def from_amounts(given: str, amounts: Sequence[tuple[str, Decimal]]) -> Material:

@@ -7,10 +7,9 @@ Nothing in it is ever run or unpickled.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,6 +103,16 @@ class Checkpoint:
     def digest(self) -> str:
         """SHA-256 of its manifest, which holds the hash of every file: two checkpoints with one digest are the same."""
         return sealing.sha256(self.folder / MANIFEST)
+
+    @property
+    def weights_sha256(self) -> dict[str, str]:
+        """The SHA-256 of each file of weights, as the seal has it."""
+        files = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return {
+            name: entry["sha256"]
+            for name, entry in files.items()
+            if name.startswith(f"{WEIGHTS}/") and name.endswith(".safetensors")
+        }
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = True) -> Checkpoint:
@@ -246,28 +255,19 @@ def hold(name: str) -> Iterator[None]:
     Raises:
         CheckpointError: Another run holds it (its process is named), or the folder cannot be written.
     """
-    from filelock import FileLock, Timeout
-
     root = checkpoints_folder()
-    lock, holder = FileLock(str(root / f".{name}.lock")), root / f".{name}.holder"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-        holder.write_text(f"process {os.getpid()}", encoding="utf-8")
-        _recover(root / name, root / f".{name}.old")
-    except Timeout:
-        who = holder.read_text(encoding="utf-8") if holder.is_file() else "an unnamed process"
-        raise CheckpointError(f"{root / name} is held by another run ({who}); wait for it or stop it") from None
-    except OSError as error:
-        lock.release()
-        raise CheckpointError(
-            f"{root} cannot be written: {error.strerror or error}; set MATDARWIN_HOME to another folder"
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(disk.held(root / f".{name}.lock", root / f".{name}.holder"))
+            _recover(root / name, root / f".{name}.old")
+        except disk.HeldError as error:
+            raise CheckpointError(f"{root / name} is held by another run ({error}); wait for it or stop it") from None
+        except OSError as error:
+            raise CheckpointError(
+                f"{root} cannot be written: {error.strerror or error}; set MATDARWIN_HOME to another folder"
+            ) from error
         yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 def _same_language(folder: Path, card: Card) -> None:

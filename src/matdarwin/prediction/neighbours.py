@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +15,11 @@ from numpy.typing import NDArray
 from matdarwin.data import cards, leakage
 from matdarwin.data.readers import read
 from matdarwin.data.sources import DataError
+from matdarwin.materials.composition import amounts_of
 from matdarwin.materials.material import Material
 from matdarwin.models.checkpoint import TaskCard
 from matdarwin.tasks.schema import Example, Task
 
-_PART = re.compile(r"([A-Z][a-z]?)([0-9.eE+-]*)")
 _BITS, _RADIUS = 2048, 2
 
 
@@ -153,11 +151,9 @@ def _divided(
         done = leakage.split([Task.model_validate_json(text) for text in declared], fold, rule=rule, **given)
     except DataError:
         return None
-    keys = frozenset(example.material.key for example in done.train[task])
-    # As training hashes a part's materials when it writes the card.
-    if hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest() != expected:
+    if leakage.keys_hash(done.train[task]) != expected:
         return None
-    return keys
+    return frozenset(example.material.key for example in done.train[task])
 
 
 # -- distances -----------------------------------------------------------------------------------------------
@@ -226,12 +222,7 @@ def _index(declared: str) -> _Index:
 
 def fractions(material: Material) -> dict[str, float]:
     """Atomic fraction of each element of a composition; they add up to 1."""
-    amounts: dict[str, float] = {}
-    for part in material.parts:
-        match = _PART.fullmatch(part)
-        if match is None:
-            raise ValueError(f"{part!r} in {material.text!r} is no element with its amount")
-        amounts[match[1]] = float(match[2] or 1)
+    amounts = amounts_of(material)
     whole = sum(amounts.values())
     return {symbol: amount / whole for symbol, amount in amounts.items()}
 

@@ -18,7 +18,7 @@ STATUSES = ("ok", "uncalibrated", "unread", "invalid")
 _WIDTH, _HEIGHT, _BARS = 160, 36, 40
 _SHOWN = 80
 _NOISE = 1e-9
-_FIELDS = (
+FIELDS = (
     "input",
     "material",
     "task",
@@ -32,6 +32,7 @@ _FIELDS = (
     "notes",
     "model",
 )
+"""What a prediction says beside its distribution."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +97,7 @@ class Prediction:
             whose end was not scored); for classes `probabilities` by label
             and `outside`.
         """
-        plain: dict[str, Any] = {name: _plain(getattr(self, name)) for name in _FIELDS}
+        plain: dict[str, Any] = {name: _plain(getattr(self, name)) for name in FIELDS}
         plain["notes"] = list(self.notes)
         given = self.distribution
         if given is not None and given.labels:
@@ -130,8 +131,8 @@ class Predictions(list[Prediction]):
             row["notes"] = "; ".join(prediction.notes)
             row |= {f"P({label})": p for label, p in row.pop("probabilities", {}).items()}
             rows.append(row)
-        extra = [name for row in rows for name in row if name not in _FIELDS]
-        return pd.DataFrame(rows, columns=[*_FIELDS, *dict.fromkeys(extra)])
+        extra = [name for row in rows for name in row if name not in FIELDS]
+        return pd.DataFrame(rows, columns=[*FIELDS, *dict.fromkeys(extra)])
 
     def _repr_html_(self) -> str:
         head = "".join(

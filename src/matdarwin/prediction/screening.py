@@ -8,7 +8,6 @@ same batches as an undisturbed run. In the end the table is read once more, and 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import heapq
 import json
 import os
@@ -19,19 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from matdarwin.data import disk
+from matdarwin.data import disk, sources
 from matdarwin.data.sources import DataError
 from matdarwin.prediction.files import CHUNK, Ask, Chunk, Summary, Table, answered
 from matdarwin.prediction.outputs import open_sink
-from matdarwin.prediction.prediction import Prediction
+from matdarwin.prediction.prediction import FIELDS, Prediction
 from matdarwin.prediction.wishes import condition, rank
 from matdarwin.tasks.schema import Task
 
 _JOB = "job.json"
 _FORMAT = 1
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -180,12 +176,8 @@ def file_identity(path: Path) -> dict[str, Any]:
     Raises:
         DataError: It cannot be read.
     """
-    made = hashlib.sha256()
     try:
-        with path.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                made.update(block)
-            return {"name": path.name, "bytes": stream.tell(), "sha256": made.hexdigest()}
+        return {"name": path.name, "bytes": path.stat().st_size, "sha256": sources.sha256(path)}
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -244,14 +236,9 @@ def _read_part(path: Path) -> Iterator[Kept]:
             yield Kept(row, score, [Prediction(**{**p, "notes": tuple(p["notes"])}) for p in predictions])
 
 
-_FIELDS = (
-    "input", "material", "task", "value", "unit", "lower", "upper", "coverage", "status", "reason", "notes", "model"
-)  # fmt: skip
-
-
 def _plain(prediction: Prediction) -> dict[str, Any]:
     plain = prediction.to_dict()
-    return {name: plain[name] for name in _FIELDS}
+    return {name: plain[name] for name in FIELDS}
 
 
 # -- putting together --------------------------------------------------------------------------------------------
@@ -311,27 +298,16 @@ def _held(folder: Path, output: Path) -> Iterator[None]:
     """Hold an output against other runs; the lock goes with the process, however it ends."""
     if not output.parent.is_dir():
         raise DataError(f"{output}: there is no folder {output.parent}; make it, or choose another")
-    lock, holder = FileLock(str(folder) + ".lock"), Path(str(folder) + ".holder")
-    try:
-        lock.acquire(timeout=0)
-        if not Path(lock.lock_file).exists():
-            # Its last holder finished, and took the file away, between our opening and our locking it.
-            raise Timeout(lock.lock_file)
-        holder.write_text(f"process {os.getpid()}", encoding="utf-8")
-    except Timeout:
-        who = holder.read_text(encoding="utf-8") if holder.is_file() else "an unnamed process"
-        raise DataError(f"{output} is being written by another screen ({who}); wait for it or stop it") from None
-    except OSError as error:
-        lock.release()
-        raise DataError(
-            f"{output.parent} cannot be written: {error.strerror or error}; choose another folder"
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(disk.held(Path(f"{folder}.lock"), Path(f"{folder}.holder"), remove=True))
+        except disk.HeldError as error:
+            raise DataError(f"{output} is being written by another screen ({error}); wait for it or stop it") from None
+        except OSError as error:
+            raise DataError(
+                f"{output.parent} cannot be written: {error.strerror or error}; choose another folder"
+            ) from error
         yield
-    finally:
-        holder.unlink(missing_ok=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def _begin(folder: Path, job: dict[str, Any]) -> None:

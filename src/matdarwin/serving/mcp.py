@@ -16,7 +16,7 @@ from pydantic import Field
 from matdarwin import __version__
 from matdarwin.api import Darwin, check_coverage
 from matdarwin.prediction.explain import explain as explained
-from matdarwin.tasks.schema import Task
+from matdarwin.serving.schemas import listed
 
 ROWS = 256
 """Most answers (materials times tasks) of one call."""
@@ -134,7 +134,7 @@ class Tools:
     def list_tasks(self) -> dict[str, Any]:
         """List the properties that the model knows: unit, kind of answer, how a material is written, conditions."""
         with _told():
-            return {"model": self._darwin.name, "tasks": [_task(task) for task in self._darwin.tasks.values()]}
+            return {"model": self._darwin.name, "tasks": [listed(task) for task in self._darwin.tasks.values()]}
 
 
 def create_server(darwin: Darwin) -> MCPServer:
@@ -175,20 +175,3 @@ def _texts(where: str, texts: Sequence[str]) -> None:
 
 def _words(conditions: dict[str, str | float] | None) -> list[str]:
     return [text for name, value in (conditions or {}).items() for text in (name, str(value))]
-
-
-def _task(task: Task) -> dict[str, Any]:
-    return {
-        "id": task.id,
-        "title": task.title,
-        "kind": task.kind,
-        "property": task.property,
-        "unit": task.unit,
-        "representation": task.representation,
-        "labels": list(task.labels),
-        "bounds": None if task.bounds is None else list(task.bounds),
-        "decimals": task.decimals,
-        "conditions": [
-            {"name": one.name, "unit": one.unit, "required": one.required} for one in task.conditions
-        ],
-    }  # fmt: skip

@@ -19,8 +19,8 @@ from matdarwin.prediction.prediction import Prediction
 from matdarwin.serving import chat, metrics, tables
 from matdarwin.serving.batching import Question, Watched
 from matdarwin.serving.problems import Json, Problem, documented
-from matdarwin.serving.schemas import ChatBody, ExplainBody, PredictBody, Predicted
-from matdarwin.serving.state import State, weights_sha256
+from matdarwin.serving.schemas import ChatBody, ExplainBody, PredictBody, Predicted, listed
+from matdarwin.serving.state import State
 
 _ALWAYS = (401, 403, 421, 429, 503)
 _WORK = documented(400, 408, 413, 415, 422, 500, 504, *_ALWAYS)
@@ -159,7 +159,7 @@ def _health(router: APIRouter, state: State) -> None:
     async def counters() -> Response:
         return Response(state.metrics.text(), media_type=metrics.MEDIA_TYPE)
 
-    hashes = weights_sha256(state.darwin.checkpoint)
+    hashes = state.darwin.checkpoint.weights_sha256
 
     @router.get("/version", responses=_READ, summary="Hashes of code, model and data")
     async def version() -> Response:
@@ -266,16 +266,7 @@ def _stream(state: State, text: str) -> Response:
 
 
 def _listed(card: TaskCard) -> dict[str, Any]:
-    task = card.task
-    return {
-        **task.model_dump(
-            mode="json",
-            include={
-                "id", "title", "kind", "property", "unit", "representation", "labels", "conditions", "bounds", "decimals"
-            },
-        ),
-        "elements": card.elements,
-    }  # fmt: skip
+    return {**listed(card.task), "elements": card.elements}
 
 
 def _card(card: TaskCard) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""What the routes take: one model a request, each field documented where it is declared."""
+"""What the routes take, one model a request, each field documented where it is declared; and how a task is listed."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from matdarwin.tasks.schema import Task
 
 
 def _encodable(text: str) -> str:
@@ -93,3 +95,13 @@ class Predicted(BaseModel):
 
     model: str
     predictions: list[dict[str, Any]]
+
+
+_LISTED = {
+    "id", "title", "kind", "property", "unit", "representation", "labels", "conditions", "bounds", "decimals"
+}  # fmt: skip
+
+
+def listed(task: Task) -> dict[str, Any]:
+    """What whoever asks must know of a task, as plain JSON types."""
+    return task.model_dump(mode="json", include=_LISTED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from matdarwin.api import Darwin
-from matdarwin.models.checkpoint import Checkpoint
 from matdarwin.serving.batching import Asked, Batcher, FullError, StoppedError, Ticket
 from matdarwin.serving.limits import Buckets, Gone
 from matdarwin.serving.logs import log
@@ -106,7 +104,7 @@ class State:
             Gone: The client left; the work has stopped.
         """
         waiting = asyncio.gather(*map(asyncio.wrap_future, futures))
-        leaving = asyncio.ensure_future(_left(request))
+        leaving = asyncio.ensure_future(left(request))
         try:
             either: set[asyncio.Future[Any]] = {waiting, leaving}
             await asyncio.wait(either, timeout=ticket.left, return_when=asyncio.FIRST_COMPLETED)
@@ -136,19 +134,7 @@ class State:
         return Ticket(self.settings.seconds)
 
 
-async def _left(request: Request) -> None:
+async def left(request: Request) -> None:
     """Return once the client has left; the body has been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def weights_sha256(checkpoint: Checkpoint) -> dict[str, str]:
-    """The SHA-256 of each file of weights, as the checkpoint's seal has it."""
-    from matdarwin.models.checkpoint import MANIFEST, WEIGHTS
-
-    files = json.loads((checkpoint.folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    return {
-        name: entry["sha256"]
-        for name, entry in files.items()
-        if name.startswith(f"{WEIGHTS}/") and name.endswith(".safetensors")
-    }

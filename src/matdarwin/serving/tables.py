@@ -21,7 +21,7 @@ from matdarwin.prediction.prediction import Prediction
 from matdarwin.serving.batching import FullError, Question, StoppedError, Ticket
 from matdarwin.serving.limits import Gone
 from matdarwin.serving.problems import Problem
-from matdarwin.serving.state import State
+from matdarwin.serving.state import State, left
 
 _CHUNK = 256
 """Rows that are asked and written at a time."""
@@ -183,6 +183,5 @@ class _Opened:
 
 
 async def _stop_when_left(request: Request, ticket: Ticket) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    await left(request)
     ticket.stop()

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from matdarwin.data import leakage, sources
-from matdarwin.data.leakage import Split
+from matdarwin.data.leakage import Split, keys_hash
 from matdarwin.evaluation import results
 from matdarwin.evaluation.baselines import TREES, fit_predict
 from matdarwin.evaluation.features import FEATURE_VERSION
@@ -30,7 +30,7 @@ from matdarwin.models.checkpoint import Checkpoint
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
-from matdarwin.training.provenance import commit, keys_hash, machine
+from matdarwin.training.provenance import commit, machine
 from matdarwin.training.recipe import Recipe, earlier_tasks, split_of
 from matdarwin.training.recipe_files import load_for_tasks, load_recipe
 from matdarwin.training.report import Report

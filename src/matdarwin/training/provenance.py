@@ -1,16 +1,12 @@
-"""Where a result comes from: the machine, the commit of the code, and which materials were in which part."""
+"""Where a result comes from: the machine and the commit of the code."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-from matdarwin.tasks.schema import Example
 
 
 def machine() -> dict[str, Any]:
@@ -49,11 +45,6 @@ def commit() -> str | None:
 def _git(folder: Path, *words: str) -> str:
     done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
     return done.stdout.strip()
-
-
-def keys_hash(examples: Iterable[Example]) -> str:
-    """Hash of a part's materials, whatever their order: two equal ones hold the same materials."""
-    return hashlib.sha256("\n".join(sorted({e.material.key for e in examples})).encode()).hexdigest()
 
 
 def peak_memory() -> float:

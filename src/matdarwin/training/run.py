@@ -27,7 +27,7 @@ from matdarwin.training.audit import audit_recipe
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.feed import Feed
 from matdarwin.training.options import Stage
-from matdarwin.training.provenance import commit, keys_hash, machine
+from matdarwin.training.provenance import commit, machine
 from matdarwin.training.recipe import DEFAULTS, Recipe, earlier_tasks
 from matdarwin.training.recipe import split_of as split_of
 from matdarwin.training.report import Report, Silent
@@ -328,7 +328,7 @@ def _parts(split: Split, task: Task) -> list[tuple[str, list[Example]]]:
 
 def parts_of(split: Split, task: Task) -> dict[str, str]:
     """Hash of the materials in each part of a task, as its checkpoint remembers them."""
-    return {name: keys_hash(rows) for name, rows in _parts(split, task)}
+    return {name: leakage.keys_hash(rows) for name, rows in _parts(split, task)}
 
 
 def _card(task: Task, split: Split) -> TaskCard:
