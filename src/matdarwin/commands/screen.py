@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,12 +29,21 @@ from matdarwin.commands.common import (
 )
 
 if TYPE_CHECKING:
+    from matdarwin.prediction.candidates import Generated
+    from matdarwin.prediction.files import Ask, Table
     from matdarwin.prediction.prediction import Prediction
+    from matdarwin.tasks.schema import Task
 
 
 def screen(
-    input: Annotated[Path, typer.Argument(metavar="IN", help="Candidates: CSV (UTF-8; .gz too) or .parquet.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The rows kept: CSV (.gz too) or .parquet.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[IN] OUT",
+            help="IN: candidates, as CSV (UTF-8; .gz too) or .parquet; none where they are generated. OUT: the rows kept, as "
+            "CSV (.gz too) or .parquet.",
+        ),
+    ],
     task: Tasks = None,
     where: Annotated[
         str | None,
@@ -47,6 +58,31 @@ def screen(
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Keep this many of the best, best first. Needs --by.")] = None,
     lowest: Annotated[bool, typer.Option("--lowest", help="Little is better.")] = False,
+    elements: Annotated[
+        str | None, typer.Option(help="Generate all compositions of these elements, such as Cd,Zn,Cu,Sn,S,Se.")
+    ] = None,
+    max_elements: Annotated[int | None, typer.Option(min=1, help="Most elements of one, 3 by default.")] = None,
+    max_atoms: Annotated[int | None, typer.Option(min=1, help="Most atoms of one, 8 by default.")] = None,
+    substitute: Annotated[
+        str | None,
+        typer.Option(
+            help="Generate from known formulas (CdTe,GaN or a table) by replacing elements by others of the same group with an "
+            "oxidation state in common."
+        ),
+    ] = None,
+    max_replaced: Annotated[
+        int | None, typer.Option(min=1, help="Most elements replaced at once, 1 by default.")
+    ] = None,
+    charge_neutral: Annotated[
+        bool, typer.Option("--charge-neutral", help="Generate only what can be neutral (oxidation states from smact).")
+    ] = False,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            help="Where the model runs: here, or on the Ray cluster of RAY_ADDRESS (one on this machine without)."
+        ),
+    ] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Actors of --engine ray, 1 by default.")] = None,
     column: Column = None,
     model: Model = None,
     coverage: Coverage = 0.9,
@@ -59,12 +95,19 @@ def screen(
     The same command goes on after any stop: no row twice, none lost, and the same file as without one. With several tasks a term
     begins with its task: expt_gap.value > 1. Rows without a value fulfil no condition; they are counted, and the exit
     code is then 1. P and EI are of the model's own distribution.
+
+    With --elements or --substitute the candidates are generated, none twice, and only OUT is given.
     """
+    if workers is not None and engine != "ray":
+        raise UsageError("--workers belongs to --engine ray")
+    wish = _Generator(elements, max_elements, max_atoms, substitute, max_replaced, charge_neutral)
+    wish.check()
+    input, output = _paths(paths, generated=wish.asked)
     if top is not None and by is None:
         raise UsageError("--top needs --by: the best by what?")
     if lowest and by is None:
         raise UsageError("--lowest belongs to --by")
-    if input.resolve() == output.resolve():
+    if input is not None and input.resolve() == output.resolve():
         raise UsageError(f"{output} would be written over while it is read; choose another name for the output")
     began = time.monotonic()
     with working():
@@ -84,28 +127,40 @@ def screen(
         if by is not None:
             wishes.rank(by, tasks, lowest=lowest)
         note(f"using checkpoint {darwin.name} (base {darwin.card.base['name']}), task {', '.join(names)}")
-        with files.open_table(input) as table, Bar() as bar:
-            chosen = files.choose_column(table, column, tasks[0].representation)
+        with _candidates(input, wish, column, tasks) as table, Bar() as bar, ExitStack() as stack:
+            # A generated table has its materials in its first column.
+            chosen = files.choose_column(
+                table, column if input is not None else table.columns[0], tasks[0].representation
+            )
 
-            def ask(materials: Sequence[str], name: str) -> list[Prediction]:
+            def here(materials: Sequence[str], name: str) -> list[Prediction]:
                 return darwin.predict(materials, name, coverage=coverage, conditions=conditions or None)
+
+            ask: Ask = here
+            size = files.CHUNK
+            if engine == "ray" and table.count:
+                from matdarwin.prediction.engines import PARTS, RayAsk
+
+                ask = RayAsk(darwin, coverage=coverage, conditions=conditions or None, workers=workers or 1)
+                stack.callback(ask.close)
+                size *= PARTS
 
             def told(rows: int) -> None:
                 bar.step(rows, f"{(rows - before) / max(time.monotonic() - started, 1e-9):,.1f} rows/s")
 
-            if table.count:
+            if table.count and engine == "local":
                 note("reading the model's weights")
                 darwin.predictor  # noqa: B018 - now, so that the bar times predictions alone
             before = 0
             started = time.monotonic()
             bar.begin("screening", table.count)
             identity = {
-                "input": screening.file_identity(input), "model": darwin.name, "weights": darwin.checkpoint.digest,
+                "input": screening.file_identity(input) if input is not None else _identity(table), "model": darwin.name, "weights": darwin.checkpoint.digest,
                 "coverage": coverage, "conditions": asked, "batch size": batch_size,
             }  # fmt: skip
             done = screening.screen(
                 table, chosen, output, tasks, ask, screening.Wanted(where, by, top, lowest),
-                model=darwin.name, identity=identity, progress=told,
+                model=darwin.name, identity=identity, size=size, progress=told,
             )  # fmt: skip
         screened = time.monotonic() - started
     seconds = time.monotonic() - began
@@ -127,3 +182,93 @@ def screen(
     if done.summary.without_value:
         note(f"{done.summary.without_value:,} of {rows:,} rows have no value")
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Generator:
+    """What candidates are generated from, as it was asked; None or False where it was not."""
+
+    elements: str | None
+    max_elements: int | None
+    max_atoms: int | None
+    substitute: str | None
+    max_replaced: int | None
+    charge_neutral: bool
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is to be generated."""
+        return self.elements is not None or self.substitute is not None
+
+    def check(self) -> None:
+        """Make sure that the options go together.
+
+        Raises:
+            UsageError: They do not.
+        """
+        if self.elements is not None and self.substitute is not None:
+            raise UsageError("--elements and --substitute generate different candidates; choose one")
+        for name, given, owner in (
+            ("--max-elements", self.max_elements, self.elements),
+            ("--max-atoms", self.max_atoms, self.elements),
+            ("--max-replaced", self.max_replaced, self.substitute),
+        ):
+            if given is not None and owner is None:
+                raise UsageError(f"{name} belongs to {'--substitute' if name == '--max-replaced' else '--elements'}")
+        if self.charge_neutral and not self.asked:
+            raise UsageError("--charge-neutral belongs to --elements or --substitute")
+
+    def make(self, column: str | None) -> Generated:
+        """The candidates; `column` is that of a table of known formulas."""
+        from matdarwin.prediction import candidates, files
+
+        if self.elements is not None:
+            return candidates.of_elements(
+                self.elements.split(","), max_elements=self.max_elements or 3, max_atoms=self.max_atoms or 8,
+                charge_neutral=self.charge_neutral,
+            )  # fmt: skip
+        assert self.substitute is not None
+        # A file where there is one or the name can be nothing else; a formula has neither a slash nor such an end.
+        if Path(self.substitute).is_file() or self.substitute.lower().endswith((".csv", ".gz", ".parquet", ".pq")):
+            with files.open_table(self.substitute) as table:
+                known, bad = candidates.known_of(table, files.choose_column(table, column, "composition"))
+            if bad:
+                note(f"{bad:,} rows of {self.substitute} are no compositions, so nothing is generated from them")
+        else:
+            known = self.substitute.split(",")
+        return candidates.by_substitution(
+            known, max_replaced=self.max_replaced or 1, charge_neutral=self.charge_neutral
+        )
+
+
+def _paths(paths: Sequence[Path], *, generated: bool) -> tuple[Path | None, Path]:
+    """Input and output; no input where candidates are generated."""
+    if generated and len(paths) != 1:
+        raise UsageError("the candidates are generated, so give only the file to write, OUT")
+    if not generated and len(paths) != 2:
+        raise UsageError("give two files, IN and OUT, or have the candidates generated (--elements, --substitute)")
+    return (None if generated else paths[0]), paths[-1]
+
+
+@contextmanager
+def _candidates(input: Path | None, wish: _Generator, column: str | None, tasks: Sequence[Task]) -> Iterator[Table]:
+    """The table to screen: the file, or the candidates generated."""
+    from matdarwin.prediction import files
+
+    if input is not None:
+        with files.open_table(input) as table:
+            yield table
+        return
+    if other := next((task for task in tasks if task.representation != "composition"), None):
+        raise UsageError(f"compositions are generated, but {other.id} is asked with a {other.representation}")
+    made = wish.make(column)
+    note(f"{made.count:,} candidates are generated")
+    yield made
+
+
+def _identity(table: Table) -> dict[str, Any]:
+    """What a generated table hangs on."""
+    from matdarwin.prediction.candidates import Generated
+
+    assert isinstance(table, Generated)
+    return table.identity
