@@ -10,6 +10,9 @@ export MATDARWIN_MIRROR := $(abspath ../shared/data)
 endif
 endif
 
+# Processes that test side by side, one file after the other in each; a core each.
+WORKERS ?= 2
+
 # Fast tests first.
 TESTS := tests/unit $(filter-out tests/unit,$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 
@@ -25,7 +28,7 @@ demo: $(VENV)/.run ## train, score and predict on real data, in minutes; writes 
 	@$(PY) -m matdarwin demo
 
 test: $(VENV)/.dev ## all tests but those that need a GPU, the fast ones first
-	@$(PY) -m pytest $(TESTS) -m "not gpu"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest $(TESTS) -m "not gpu" -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev ## ruff and mypy
 	@$(VENV)/bin/ruff check .
@@ -39,10 +42,11 @@ format: $(VENV)/.dev ## let ruff lay the code out
 results: $(VENV)/.run ## tables of docs/results.md and README.md from results/
 	@$(PY) -m matdarwin.studies.tables
 
-bench: $(VENV)/.run ## measure the speed of prediction, training and screening; writes results/bench (trains what is missing: an hour)
+bench: $(VENV)/.run ## measure the speed of prediction, training, screening and serving; writes results/bench (trains what is missing: an hour)
 	@$(PY) benchmarks/predict.py
 	@$(PY) benchmarks/train.py
 	@$(PY) benchmarks/screen.py
+	@$(PY) benchmarks/serve.py
 
 clean: ## remove what tools and the demonstration left; checkpoints, fetched data and .venv stay
 	rm -rf demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -40,6 +40,8 @@ def darwin(monkeypatch: pytest.MonkeyPatch) -> Darwin:
     def call(*args: str, stdin: bytes = b"") -> Done:
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
         with monkeypatch.context() as patch:
+            # Some runners of tests set a width, which tables of ours would keep to.
+            patch.delenv("COLUMNS", raising=False)
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))

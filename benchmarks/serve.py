@@ -1,0 +1,266 @@
+"""What serving costs and how it holds: throughput beside the library's own, latency, refusals, memory, and the time until ready.
+
+One checkpoint, one run. First the library answers a list of materials by itself; then `darwin serve` in a process of its
+own answers the same ones, one a request, to 32 clients at once; then one client alone; then, for ten minutes, 64 clients
+that ask for more than can be answered and do not wait as long as they are told to. Every answer is compared with the
+library's. Writes results/bench/serve.json.
+
+    python benchmarks/serve.py [--model NAME]       # a quarter of an hour on 2 cores, with the model of `make demo`
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+
+from matdarwin import Darwin
+from matdarwin.prediction import candidates
+from matdarwin.training.provenance import commit, machine
+
+OUT = Path("results/bench/serve.json")
+CLIENTS = 32
+CROWD = 64
+ROWS = 8
+"""Materials of a request of the crowd."""
+QUEUE = 128
+"""Rows that wait at a time while the crowd asks: a few seconds of work, so that what is accepted is answered in time."""
+PAUSE = 0.1
+"""Seconds after which a refused client of the crowd asks again."""
+ELEMENTS = (
+    "Li",
+    "Mg",
+    "Zn",
+    "Cd",
+    "Cu",
+    "Ag",
+    "Al",
+    "Ga",
+    "In",
+    "Si",
+    "Ge",
+    "Sn",
+    "N",
+    "P",
+    "As",
+    "O",
+    "S",
+    "Se",
+    "Te",
+    "Cl",
+)
+
+Plain = dict[str, Any]
+
+
+def formulas(count: int) -> list[str]:
+    """So many neutral compositions of up to three elements, drawn at random with a fixed seed."""
+    table = candidates.of_elements(ELEMENTS, max_elements=3, max_atoms=8, charge_neutral=True)
+    found = [material for chunk in table.chunks("composition", 1024) for material in chunk.materials]
+    return random.Random(0).sample(found, count)
+
+
+class Server:
+    """`darwin serve` in a process of its own.
+
+    Attributes:
+        seconds_to_ready: From its start to the first yes of /readyz.
+    """
+
+    def __init__(self, model: str, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        command = [
+            sys.executable,
+            "-m",
+            "matdarwin",
+            "serve",
+            "--model",
+            model,
+            "--port",
+            str(port),
+            "--rate",
+            "0",
+            *options,
+        ]
+        began = time.perf_counter()
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not self._ready():
+            if self.process.poll() is not None:
+                raise SystemExit(f"the server ended with {self.process.returncode}: {' '.join(command)}")
+            time.sleep(0.05)
+        self.seconds_to_ready = time.perf_counter() - began
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def rss_mib(self) -> float:
+        """Resident memory of the process, in MiB."""
+        return float(psutil.Process(self.process.pid).memory_info().rss / 2**20)
+
+    def stop(self) -> int:
+        """Tell it to finish, and return its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(120)
+
+
+async def ask(client: httpx.AsyncClient, materials: list[str], task: str) -> tuple[int, list[Plain], float]:
+    """Status (0: the connection broke), predictions and seconds of one request."""
+    began = time.perf_counter()
+    try:
+        answer = await client.post("/v1/predict", json={"materials": materials, "tasks": task})
+    except httpx.TransportError:
+        return 0, [], time.perf_counter() - began
+    took = time.perf_counter() - began
+    return answer.status_code, answer.json()["predictions"] if answer.status_code == 200 else [], took
+
+
+def client_of(url: str) -> httpx.AsyncClient:
+    """A client with as many connections as it likes, that waits as long as the server does."""
+    return httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None))
+
+
+async def throughput(url: str, materials: list[str], task: str, known: Plain) -> float:
+    """Rows a second of clients that each ask for one material after the other."""
+    waiting = iter(materials)
+
+    async def work() -> None:
+        for material in waiting:
+            status, found, _ = await ask(client, [material], task)
+            if status != 200 or found[0] != known[material]:
+                raise SystemExit(f"{material}: status {status}, or not what the library answers")
+
+    async with client_of(url) as client:
+        await asyncio.gather(*(ask(client, [m], task) for m in materials[:CLIENTS]))
+        began = time.perf_counter()
+        await asyncio.gather(*(work() for _ in range(CLIENTS)))
+        return len(materials) / (time.perf_counter() - began)
+
+
+async def alone(url: str, materials: list[str], task: str) -> list[float]:
+    """Seconds of each of some requests, one after the other."""
+    async with client_of(url) as client:
+        return [(await ask(client, [material], task))[2] for material in materials]
+
+
+async def overload(
+    url: str, materials: list[str], task: str, known: Plain, seconds: float
+) -> tuple[Counter[str], list[float]]:
+    """What became of the requests of a crowd, and how long each refusal took."""
+    became: Counter[str] = Counter()
+    refusals: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def work(number: int) -> None:
+        rng = random.Random(number)
+        while time.perf_counter() < end:
+            asked = rng.sample(materials, ROWS)
+            status, found, took = await ask(client, asked, task)
+            if status == 200:
+                became["accepted" if found == [known[m] for m in asked] else "wrong"] += 1
+            elif status == 503:
+                became["refused"] += 1
+                refusals.append(took)
+                await asyncio.sleep(PAUSE)
+            else:
+                became[f"status {status}" if status else "broken off"] += 1
+
+    async with client_of(url) as client:
+        await asyncio.gather(*map(work, range(CROWD)))
+    return became, refusals
+
+
+def main() -> None:
+    """Measure, and write the results file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", help="checkpoint; without, the newest product")
+    parser.add_argument("--materials", type=int, default=1024)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of overload")
+    parser.add_argument("--out", type=Path, default=OUT)
+    given = parser.parse_args()
+    darwin = Darwin.load(given.model)
+    task = next(iter(darwin.tasks))
+    materials = formulas(given.materials)
+    darwin.predict(materials[:64], task)
+    began = time.perf_counter()
+    answers = darwin.predict(materials, task)
+    library = len(materials) / (time.perf_counter() - began)
+    known = {
+        material: json.loads(json.dumps(answer.to_dict())) for material, answer in zip(materials, answers, strict=True)
+    }
+    print(f"library: {library:.1f} rows/s", flush=True)
+
+    server = Server(darwin.name)
+    print(f"ready after {server.seconds_to_ready:.1f} s", flush=True)
+    served = asyncio.run(throughput(server.url, materials, task, known))
+    print(f"served to {CLIENTS} clients: {served:.1f} rows/s", flush=True)
+    times = asyncio.run(alone(server.url, materials[:300], task))
+    p50, p99 = (float(np.percentile(times, q)) for q in (50, 99))
+    print(f"alone: p50 {1000 * p50:.0f} ms, p99 {1000 * p99:.0f} ms", flush=True)
+    server.stop()
+
+    # Its own server, whose queue holds little enough that nothing accepted runs out of time.
+    crowded = Server(darwin.name, "--queue-rows", str(QUEUE), "--rows", str(QUEUE))
+    asyncio.run(overload(crowded.url, materials, task, known, 30))
+    before = crowded.rss_mib()
+    became, refusals = asyncio.run(overload(crowded.url, materials, task, known, 60 * given.minutes))
+    after = crowded.rss_mib()
+    status = crowded.stop()
+    print(f"{dict(became)}; {before:.0f} MiB before, {after:.0f} after; the server ended with {status}", flush=True)
+    accepted = became.pop("accepted")
+    refused = became.pop("refused")
+    result = {
+        "summary": {
+            "throughput_share": round(served / library, 3),
+            "p99_over_p50": round(p99 / p50, 3),
+            "reject_p99_ms": round(1000 * float(np.percentile(refusals, 99)), 1),
+            "rss_growth": round(after / before - 1, 4),
+            "accepted": accepted,
+            "lost": became.total(),
+        },
+        "library_rows_per_s": library,
+        "served_rows_per_s": served,
+        "p50_ms": 1000 * p50,
+        "p99_ms": 1000 * p99,
+        "ready_s": [server.seconds_to_ready, crowded.seconds_to_ready],
+        "overload": {
+            "minutes": given.minutes,
+            "clients": CROWD,
+            "rows_a_request": ROWS,
+            "queue_rows": QUEUE,
+            "refused": refused,
+            "other": dict(became),
+            "rss_before_mib": before,
+            "rss_after_mib": after,
+            "exit_status": status,
+        },
+        "materials": len(materials),
+        "model": {"name": darwin.name, "base": darwin.card.base["name"], "task": task},
+        "commit": commit(),
+        "machine": machine(),
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result["summary"]))
+
+
+if __name__ == "__main__":
+    main()
