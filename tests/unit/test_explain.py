@@ -54,6 +54,15 @@ def test_distance_is_half_the_difference_of_the_fractions(tmp_path: Path) -> Non
     assert str(tmp_path) not in found[0].source
 
 
+def test_of_equally_near_ones_the_most_alike_come_first(tmp_path: Path) -> None:
+    rows = [("YN", "1"), ("LaN", "1"), ("InN", "1"), ("GaAs", "1"), ("AlN", "1"), ("RgN", "1")]
+    found = nearest(tiny_task(tmp_path, rows=rows), parse("GaN", "composition"), 10)
+    assert {n.distance for n in found} == {0.5}
+    assert [n.material for n in found][:2] == ["Al N", "In N"] and found[-1].material in ("La N", "Y N")
+    # An element past the end of the scale counts as the one above it, here gold.
+    assert len(found) == 6
+
+
 FORMULAS = st.lists(st.sampled_from(["Ga", "In", "N", "O", "Fe", "Cu"]), min_size=1, max_size=4, unique=True).flatmap(
     lambda symbols: st.tuples(*(st.integers(1, 9).map(lambda n, s=s: f"{s}{n}") for s in symbols)).map(" ".join)
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -21,6 +21,7 @@ from matdarwin.models.checkpoint import TaskCard
 from matdarwin.tasks.schema import Example, Task
 
 _BITS, _RADIUS = 2048, 2
+_LAST_OF_SCALE = 103
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,9 @@ def nearest(
     Compositions: half the sum over elements of the differences of the atomic fractions. Molecules: 1 minus the Tanimoto
     similarity of Morgan fingerprints of radius 2 (2,048 bits). Names have no distance, so there are no neighbours.
 
+    Of equally near compositions those come first whose other elements lie nearest on Pettifor's scale (AlN before YN for GaN;
+    the distance of Hargreaves et al. 2020, doi:10.1021/acs.chemmater.0c03381), then the plainest.
+
     Args:
         task: The task whose data is searched.
         material: The material, of the task's representation.
@@ -83,11 +87,12 @@ def candidates(
         return []
     index = _index(task.model_dump_json(exclude={"notes"}))
     distances = index.distances(material)
-    # What has nothing in common is no neighbour. Equals are ranked by their texts, so the cut is made by distance first.
+    # What has nothing in common is no neighbour. Equals are ranked by more than that, so the cut is made by distance first.
     near = np.flatnonzero(distances < 1.0)
     if len(near) > count:
         near = near[distances[near] <= np.partition(distances[near], count - 1)[count - 1]]
-    ranked = sorted(near.tolist(), key=lambda i: (distances[i], *_plainness(index.rows[i][0])))[:count]
+    exchanged = index.exchanged(material)
+    ranked = sorted(near.tolist(), key=lambda i: (distances[i], exchanged(i), *_plainness(index.rows[i][0])))[:count]
     return [(_closest(index.rows[i], conditions or {}), float(distances[i])) for i in ranked]
 
 
@@ -169,6 +174,10 @@ class _Index:
         """Distance of each of the materials [rows]."""
         raise NotImplementedError
 
+    def exchanged(self, material: Material) -> Callable[[int], float]:
+        """How far the elements in which a row differs lie apart; it ranks rows of equal distance."""
+        return lambda place: 0.0
+
 
 class _Compositions(_Index):
     """Atomic fractions by element: only rows that share an element with what is asked are looked at."""
@@ -192,6 +201,19 @@ class _Compositions(_Index):
         # Of two lists of fractions that add up to 1, half the differences are 1 minus what they have in common.
         distances: NDArray[np.float64] = np.clip(np.round(1.0 - common, 9), 0.0, 1.0)
         return distances
+
+    def exchanged(self, material: Material) -> Callable[[int], float]:
+        from scipy.stats import wasserstein_distance
+
+        here = fractions(material)
+        mine = [_pettifor(symbol) for symbol in here], list(here.values())
+
+        def between(place: int) -> float:
+            there = fractions(self.rows[place][0].material)
+            far = wasserstein_distance(mine[0], [_pettifor(symbol) for symbol in there], mine[1], list(there.values()))
+            return round(float(far), 9)
+
+        return between
 
 
 class _Molecules(_Index):
@@ -225,6 +247,17 @@ def fractions(material: Material) -> dict[str, float]:
     amounts = amounts_of(material)
     whole = sum(amounts.values())
     return {symbol: amount / whole for symbol, amount in amounts.items()}
+
+
+@cache
+def _pettifor(symbol: str) -> float:
+    """An element's number on Pettifor's scale (1984), on which neighbours can stand for each other in a crystal."""
+    from pymatgen.core.periodic_table import Element
+
+    element = Element(symbol)
+    # The scale ends at lawrencium; what comes after stands with the element above it.
+    known = element if element.Z <= _LAST_OF_SCALE else Element.from_row_and_group(element.row - 1, element.group)
+    return float(known.mendeleev_no)
 
 
 def _fingerprint(smiles: str) -> Any:

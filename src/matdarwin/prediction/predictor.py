@@ -155,12 +155,15 @@ class Predictor:
         """Index of the wording that a task is asked in."""
         return self._wording_of(task, None)
 
-    def embeddings(self, task: Task, examples: Sequence[Example]) -> NDArray[np.float32]:
+    def embeddings(
+        self, task: Task, examples: Sequence[Example], *, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
         """What the model makes of each question: its last hidden state at the last token, from where the answer begins.
 
         Args:
             task: The task asked.
             examples: The questions, each in canonical element order.
+            progress: Told the examples done and all of them, after each batch.
 
         Returns:
             Array [examples, width of the model].
@@ -169,6 +172,7 @@ class Predictor:
 
         ids = self._encoder.prompts([self.prompt(task, example) for example in examples])
         found: list[Any] = [None] * len(ids)
+        done = 0
         by_length: dict[int, list[int]] = {}
         for number, tokens in enumerate(ids):
             by_length.setdefault(len(tokens), []).append(number)
@@ -182,6 +186,9 @@ class Predictor:
                 states = out.hidden_states[-1][:, -1].float().cpu().numpy()
                 for i, state in zip(chosen, states, strict=True):
                     found[i] = state
+                done += len(chosen)
+                if progress:
+                    progress(done, len(ids))
         return np.stack(found) if found else np.empty((0, 0), dtype=np.float32)
 
     def distributions(

@@ -339,6 +339,10 @@ class Watched:
         """See `Predictor.distributions`."""
         return list(self._predictor.distributions(*args, **self._watched(options)))
 
+    def embeddings(self, *args: Any, **options: Any) -> Any:
+        """See `Predictor.embeddings`."""
+        return self._predictor.embeddings(*args, **self._watched(options))
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._predictor, name)
 
