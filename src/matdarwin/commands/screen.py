@@ -77,11 +77,18 @@ def screen(
         bool, typer.Option("--charge-neutral", help="Generate only what can be neutral (oxidation states from smact).")
     ] = False,
     engine: Annotated[
-        Literal["local", "ray"],
+        Literal["local", "ray", "vllm"],
         typer.Option(
-            help="Where the model runs: here, or on the Ray cluster of RAY_ADDRESS (one on this machine without)."
+            help="Where the model runs: here, on the Ray cluster of RAY_ADDRESS (one on this machine without), or in the "
+            "vLLM server of --url."
         ),
     ] = "local",
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Server of --engine vllm, such as http://127.0.0.1:8000; its API key is taken from MATDARWIN_VLLM_KEY."
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Actors of --engine ray, 1 by default.")] = None,
     column: Column = None,
     model: Model = None,
@@ -100,6 +107,8 @@ def screen(
     """
     if workers is not None and engine != "ray":
         raise UsageError("--workers belongs to --engine ray")
+    if (url is not None) != (engine == "vllm"):
+        raise UsageError("--engine vllm and --url belong together: the address of a vLLM server that holds the model")
     wish = _Generator(elements, max_elements, max_atoms, substitute, max_replaced, charge_neutral)
     wish.check()
     input, output = _paths(paths, generated=wish.asked)
@@ -144,6 +153,12 @@ def screen(
                 ask = RayAsk(darwin, coverage=coverage, conditions=conditions or None, workers=workers or 1)
                 stack.callback(ask.close)
                 size *= PARTS
+            elif engine == "vllm" and url is not None and table.count:
+                from matdarwin.prediction.remote import VllmAsk
+
+                ask = VllmAsk(darwin.checkpoint, url, coverage=coverage, conditions=asked, batch_size=batch_size)
+                stack.callback(ask.close)
+                note(f"asking the vLLM server at {url}")
 
             def told(rows: int) -> None:
                 bar.step(rows, f"{(rows - before) / max(time.monotonic() - started, 1e-9):,.1f} rows/s")
@@ -157,6 +172,8 @@ def screen(
             identity = {
                 "input": screening.file_identity(input) if input is not None else _identity(table), "model": darwin.name, "weights": darwin.checkpoint.digest,
                 "coverage": coverage, "conditions": asked, "batch size": batch_size,
+                # A server's last digits are its own.
+                **({"engine": engine} if engine == "vllm" else {}),
             }  # fmt: skip
             done = screening.screen(
                 table, chosen, output, tasks, ask, screening.Wanted(where, by, top, lowest),

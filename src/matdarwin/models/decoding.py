@@ -30,7 +30,7 @@ SURE_END = 0.999
 _PASS_COST = 48
 """What a forward pass costs beside its tokens, in tokens: the weights are read once more, whatever their number."""
 
-_MOST_NODES = 1024
+MOST_NODES = 1024
 """Most nodes of one row in a forward pass; a wider level takes several."""
 
 _MOST_TOKENS = 2048
@@ -38,7 +38,7 @@ _MOST_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class Node:
     """A node of the tree that a row has reached and not yet run."""
 
     node: int
@@ -49,7 +49,7 @@ class _Node:
 
 
 @dataclass
-class _Row:
+class Row:
     """One prompt on its way through the tree."""
 
     index: int
@@ -57,11 +57,11 @@ class _Row:
     """Number of its tokens that every node sees: the prompt and what all answers begin with."""
     exact: bool = False
     """Nothing is pruned or assumed: classes are few, and a rare one must not get the probability 0."""
-    frontier: list[_Node] = field(default_factory=list)
+    frontier: list[Node] = field(default_factory=list)
     """Nodes of the present level that are still to be run."""
-    level: list[_Node] = field(default_factory=list)
+    level: list[Node] = field(default_factory=list)
     """Nodes of the next level that are found so far."""
-    ends: list[_Node] = field(default_factory=list)
+    ends: list[Node] = field(default_factory=list)
     """Nodes that only the terminator can follow; they wait until no other node is left."""
     leaves: dict[int, float] = field(default_factory=dict)
     probed: bool = False
@@ -120,7 +120,7 @@ class Decoder:
             shared = []
         rows, cache = self._start(prompts, shared, tree, exact=bool(labels))
         while open_rows := [row for row in rows if row.frontier or row.ends]:
-            running = {row.index: self._next(row)[:_MOST_NODES] for row in open_rows}
+            running = {row.index: self._next(row)[:MOST_NODES] for row in open_rows}
             for group in _groups(open_rows, [len(running[row.index]) for row in open_rows]):
                 self._advance(group, [running[row.index] for row in group], cache, tree)
         return [self._finish(row, values, labels) for row in rows]
@@ -129,7 +129,7 @@ class Decoder:
 
     def _start(
         self, prompts: Sequence[Sequence[int]], shared: list[int], tree: AnswerTree, *, exact: bool
-    ) -> tuple[list[_Row], RowCache]:
+    ) -> tuple[list[Row], RowCache]:
         """Run the prompts, and the tokens that all answers begin with, and open each row's frontier."""
         forced = [int(tree.tokens[node]) for node in tree.forced]
         rests = [[*prompt[len(shared) :], *forced] for prompt in prompts]
@@ -140,7 +140,7 @@ class Decoder:
         cache.begin(count)
         if shared:
             cache.lend(self._prefix(shared))
-        rows = [_Row(index=r, base=len(shared) + len(rest), exact=exact) for r, rest in enumerate(rests)]
+        rows = [Row(index=r, base=len(shared) + len(rest), exact=exact) for r, rest in enumerate(rests)]
         for group in _groups(rows, [len(rest) for rest in rests]):
             indices = [row.index for row in group]
             width = max(len(rests[r]) for r in indices)
@@ -158,11 +158,11 @@ class Decoder:
             for k, row in enumerate(group):
                 first = keep - width + len(rests[row.index]) - 1 - len(forced)
                 logp = sum(float(logps[k, first + i, token]) for i, token in enumerate(forced))
-                root = _Node(tree.forced[-1] if tree.forced else 0, logp, (), row.base - 1)
+                root = Node(tree.forced[-1] if tree.forced else 0, logp, (), row.base - 1)
                 self._open(row, [root], logps[k, first + len(forced)][None], tree)
         return rows, cache
 
-    def _advance(self, group: list[_Row], running: list[list[_Node]], cache: RowCache, tree: AnswerTree) -> None:
+    def _advance(self, group: list[Row], running: list[list[Node]], cache: RowCache, tree: AnswerTree) -> None:
         """Run some nodes of each row of a group in one pass, and take in what the model says after them."""
         indices = [row.index for row in group]
         width = max(map(len, running))
@@ -182,12 +182,12 @@ class Decoder:
         for r, (row, nodes) in enumerate(zip(group, running, strict=True)):
             if row.frontier:
                 row.frontier = row.frontier[len(nodes) :]
-                run = [_Node(n.node, n.logp, (*n.path, before[r] + k), n.position) for k, n in enumerate(nodes)]
+                run = [Node(n.node, n.logp, (*n.path, before[r] + k), n.position) for k, n in enumerate(nodes)]
                 self._open(row, run, logps[r], tree)
             else:
                 self._close(row, nodes, logps[r], tree)
 
-    def _next(self, row: _Row) -> list[_Node]:
+    def _next(self, row: Row) -> list[Node]:
         """The nodes of a row to run now: its frontier; after that its ends, where many only the likeliest few."""
         if row.frontier:
             return row.frontier
@@ -195,7 +195,7 @@ class Decoder:
             return row.ends
         return sorted(row.ends, key=lambda n: -n.logp)[:_PROBED_ENDS]
 
-    def _close(self, row: _Row, run: list[_Node], logps: Any, tree: AnswerTree) -> None:
+    def _close(self, row: Row, run: list[Node], logps: Any, tree: AnswerTree) -> None:
         """Take in the terminator's probability after the ends that were run; maybe take the others' for as sure."""
         scores = [float(logps[k, tree.child_tokens[n.node][0]]) for k, n in enumerate(run)]
         for node, score in zip(run, scores, strict=True):
@@ -210,7 +210,7 @@ class Decoder:
                 row.assumed += float(np.exp(node.logp))
             row.ends = []
 
-    def _open(self, row: _Row, run: list[_Node], logps: Any, tree: AnswerTree) -> None:
+    def _open(self, row: Row, run: list[Node], logps: Any, tree: AnswerTree) -> None:
         """Take in the children of nodes that were run; once a level is through, prune it and make it the frontier."""
         parents = np.repeat(np.arange(len(run)), [len(tree.children[n.node]) for n in run])
         children = np.concatenate([tree.children[n.node] for n in run])
@@ -221,7 +221,7 @@ class Decoder:
             if (answer := int(tree.answer[child])) >= 0:
                 row.leaves[answer] = score
             else:
-                found.append(_Node(child, score, run[k].path, run[k].position + 1))
+                found.append(Node(child, score, run[k].path, run[k].position + 1))
         if row.frontier:
             return
         row.level = []
@@ -271,7 +271,7 @@ class Decoder:
             self._prefixes[key] = [(layer.keys, layer.values) for layer in made.layers]
         return self._prefixes[key]
 
-    def _finish(self, row: _Row, values: Floats, labels: tuple[str, ...]) -> AnswerDistribution | None:
+    def _finish(self, row: Row, values: Floats, labels: tuple[str, ...]) -> AnswerDistribution | None:
         answers = np.array(sorted(row.leaves), dtype=np.int64)
         masses = np.exp([row.leaves[int(a)] for a in answers])
         inside = float(masses.sum())
@@ -285,11 +285,11 @@ class Decoder:
         return AnswerDistribution(values[answers], (), masses / inside, outside, row.unexpanded, row.assumed)
 
 
-def _answer(tree: AnswerTree, end: _Node) -> int:
+def _answer(tree: AnswerTree, end: Node) -> int:
     return int(tree.answer[tree.children[end.node][0]])
 
 
-def _groups(rows: list[_Row], counts: list[int]) -> list[list[_Row]]:
+def _groups(rows: list[Row], counts: list[int]) -> list[list[Row]]:
     """Part rows into groups for one pass each, at the least cost of padding and passes together."""
     order = np.argsort(counts, kind="stable")
     rising = np.array(counts)[order]
