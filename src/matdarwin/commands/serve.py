@@ -31,7 +31,7 @@ def serve(
     rate: Annotated[float, typer.Option(min=0, help="Requests a second of one client; 0: no limit.")] = 100.0,
     seconds: Annotated[float, typer.Option(min=0.001, help="Seconds in which a request is answered.")] = 60.0,
 ) -> None:
-    """Serve one model over HTTP: JSON, CSV, and the chat form that clients of language models speak.
+    """Serve one model over HTTP: a page, JSON, CSV, and the chat form that clients of language models speak.
 
     Logs go to standard error as JSON lines. SIGTERM or Ctrl-C: accepted work is finished, then the server stops.
     """

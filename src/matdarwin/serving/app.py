@@ -28,6 +28,19 @@ STATIC = Path(__file__).parent / "static"
 _LINGER = 0.3
 """Seconds that a stopping server still answers /readyz, for whoever sends it requests to see that it should not."""
 
+_CHECKED = {"cache-control": "no-cache"}
+"""Browsers ask whether they have the newest: modules of two versions would not go together."""
+
+
+class Files(StaticFiles):
+    """The page's files."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """See starlette."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_CHECKED)
+        return response
+
 
 def create_app(darwin: Darwin, settings: Settings) -> FastAPI:
     """The app of one model.
@@ -63,12 +76,9 @@ def create_app(darwin: Darwin, settings: Settings) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        if not (STATIC / "index.html").is_file():
-            raise problems.Problem(404, "this installation has no page; /openapi.json lists what there is")
-        return FileResponse(STATIC / "index.html")
+        return FileResponse(STATIC / "index.html", headers=_CHECKED)
 
-    if STATIC.is_dir():
-        app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", Files(directory=STATIC), name="static")
     app.add_middleware(Door, state=state)
     return app
 

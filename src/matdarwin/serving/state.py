@@ -118,10 +118,9 @@ class State:
         finally:
             ticket.stop()
             leaving.cancel()
+            # Looked at, or asyncio complains that nobody did; it may end only after this.
+            waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             waiting.cancel()
-            if waiting.done() and not waiting.cancelled():
-                # Looked at, or asyncio complains that nobody did.
-                waiting.exception()
 
     def late(self) -> Problem:
         """The problem of a request whose time is up."""
