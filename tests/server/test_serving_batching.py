@@ -101,8 +101,28 @@ def test_a_lone_row_waits_no_longer_than_the_bound() -> None:
     batcher.submit(Ticket(30), [Question("t", ["a"])])[0].result(10)
     assert 0.04 < time.monotonic() - began < 5.0
     # A full batch does not wait at all.
-    batcher._wait = 60.0
+    batcher._quiet = 60.0
     batcher.submit(Ticket(30), [Question("t", ["a", "b"])])[0].result(5)
+    batcher.close()
+
+
+def test_a_batch_stays_open_while_others_come_but_not_for_ever() -> None:
+    predictor = Slow()
+    predictor.batch_size = 100
+    predictor.go.set()
+    batcher = Batcher(lambda: predictor, queue_rows=1000, wait=0.05)
+    batcher.start()
+    batcher.submit(Ticket(30), [Question("t", ["warm"])])[0].result(10)
+    futures = []
+    end = time.monotonic() + 3.0
+    while time.monotonic() < end:
+        futures += batcher.submit(Ticket(30), [Question("t", [f"{len(futures)}"])])
+        time.sleep(0.01)
+    for future in futures:
+        future.result(10)
+    sizes = [len(batch) for batch in predictor.batches[1:]]
+    # A fifth of a second each, where a row comes every hundredth, or less often on a busy machine.
+    assert sum(sizes) == len(futures) and 8 <= len(sizes) <= 25
     batcher.close()
 
 

@@ -110,13 +110,18 @@ class _Job:
                 self.future.set_result(result)
 
 
+_WAITS = 4
+_LONGEST_QUIET = 0.1
+
+
 class Batcher:
     """The queue and its thread.
 
     Args:
         load: Gives the predictor; called in the thread, so that a server can answer while weights are read.
         queue_rows: Rows that wait at most.
-        wait: Seconds that the first row of a batch waits for others.
+        wait: Seconds after which a batch begins when nothing more comes, or a twentieth of what the last one took, up to
+            0.1 s; at most four times that after its first row, or after the batch before it.
         on_batch: Called with the task and the number of rows of each batch.
         on_drop: Called with the number of rows that were dropped.
     """
@@ -141,6 +146,8 @@ class Batcher:
         self.ready = False
         self.fault: BaseException | None = None
         self._asked: Asked | None = None
+        self._ended = 0.0
+        self._quiet = wait
 
     def start(self) -> None:
         """Start the thread, which loads the model first."""
@@ -233,7 +240,11 @@ class Batcher:
             if first.call is not None:
                 self._call(first)
             else:
+                began = time.monotonic()
                 self._answer(taken)
+                self._ended = time.monotonic()
+                # A slow model may wait longer, at a twentieth of its time: it takes its clients longer to come back, too.
+                self._quiet = max(self._wait, min(_LONGEST_QUIET, (self._ended - began) / 20))
 
     def _take(self) -> list[tuple[_Job, int]] | None:
         """The next batch, as jobs with the number of their rows that are in it; None: no more is to be done."""
@@ -255,7 +266,11 @@ class Batcher:
                     return [(first, 1)]
                 size = self._size()
                 alike = [job for job in self._jobs if job.key == first.key]
-                remains = first.since + self._wait - time.monotonic()
+                # While others keep coming the batch stays open, within bounds. Clients that the last batch answered ask again
+                # just after it: begun without them, every batch would be a half, which costs more than half the time.
+                opened = max(first.since, self._ended)
+                closes = min(max(alike[-1].since, opened) + self._quiet, opened + _WAITS * self._quiet)
+                remains = closes - time.monotonic()
                 if remains > 0 and sum(job.left for job in alike) < size:
                     self._changed.wait(remains)
                     continue

@@ -32,7 +32,8 @@ class Settings:
         clients: Clients that are remembered for their rate.
         seconds: Seconds in which a JSON request is answered, or its work stops.
         csv_seconds: The same for a CSV request.
-        wait: Seconds that the first row of a batch waits for others to share it.
+        wait: Seconds after which a batch begins when nothing more comes to share it, or a twentieth of what the last one
+            took, up to 0.1 s; at most four times that after its first row, or after the batch before it.
         drain_seconds: Seconds that accepted work has to finish once the server is told to stop.
     """
 
