@@ -12,7 +12,7 @@ and status of every answer are compared with the library's. Writes results/bench
 from __future__ import annotations
 
 import argparse
-import asyncio
+import http.client
 import json
 import random
 import signal
@@ -20,12 +20,13 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import psutil
 
@@ -91,8 +92,7 @@ class Server:
     def __init__(self, model: str, *options: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+            self.port = int(free.getsockname()[1])
         command = [
             sys.executable,
             "-m",
@@ -101,7 +101,7 @@ class Server:
             "--model",
             model,
             "--port",
-            str(port),
+            str(self.port),
             "--rate",
             "0",
             *options,
@@ -115,10 +115,14 @@ class Server:
         self.seconds_to_ready = time.perf_counter() - began
 
     def _ready(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
-        except httpx.TransportError:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
             return False
+        finally:
+            connection.close()
 
     def rss_mib(self) -> float:
         """Resident memory of the process, in MiB."""
@@ -130,77 +134,85 @@ class Server:
         return self.process.wait(120)
 
 
-async def ask(client: httpx.AsyncClient, materials: list[str], task: str) -> tuple[int, list[Plain], float]:
-    """Status (0: the connection broke), predictions and seconds of one request."""
-    began = time.perf_counter()
-    try:
-        answer = await client.post("/v1/predict", json={"materials": materials, "tasks": task})
-    except httpx.TransportError:
-        return 0, [], time.perf_counter() - began
-    took = time.perf_counter() - began
-    return answer.status_code, answer.json()["predictions"] if answer.status_code == 200 else [], took
+class Client:
+    """One client with a connection that it keeps. The plainest there is: what it costs is taken from the server's cores."""
 
+    def __init__(self, server: Server, task: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+        self._task = task
 
-def client_of(url: str) -> httpx.AsyncClient:
-    """A client with as many connections as it likes, that waits as long as the server does."""
-    return httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None))
-
-
-async def throughput(url: str, materials: list[str], task: str, known: Plain) -> float:
-    """Rows a second of clients that each ask for one material after the other."""
-    waiting = iter(materials)
-
-    async def work() -> None:
-        for material in waiting:
-            status, found, _ = await ask(client, [material], task)
-            if status != 200 or answer_of(found[0]) != known[material]:
-                raise SystemExit(f"{material}: status {status}, or not what the library answers")
-
-    async with client_of(url) as client:
-        await asyncio.gather(*(ask(client, [m], task) for m in materials[:CLIENTS]))
+    def ask(self, materials: list[str]) -> tuple[int, list[Plain], float]:
+        """Status (0: the connection broke), predictions and seconds of one request."""
+        body = json.dumps({"materials": materials, "tasks": self._task})
         began = time.perf_counter()
-        await asyncio.gather(*(work() for _ in range(CLIENTS)))
+        try:
+            self._connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
+            answer = self._connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            return 0, [], time.perf_counter() - began
+        took = time.perf_counter() - began
+        return answer.status, json.loads(text)["predictions"] if answer.status == 200 else [], took
+
+
+def throughput(server: Server, materials: list[str], task: str, known: dict[str, Plain]) -> float:
+    """Rows a second of clients that each ask for one material after the other, and check what they get."""
+    waiting = iter(materials)
+    lock = threading.Lock()
+
+    def work(client: Client) -> None:
+        while True:
+            with lock:
+                material = next(waiting, None)
+            if material is None:
+                return
+            status, found, _ = client.ask([material])
+            if status != 200 or answer_of(found[0]) != known[material]:
+                raise RuntimeError(f"{material}: status {status}, or not what the library answers")
+
+    clients = [Client(server, task) for _ in range(CLIENTS)]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(lambda client: client.ask([materials[0]]), clients))
+        began = time.perf_counter()
+        list(pool.map(work, clients))
         return len(materials) / (time.perf_counter() - began)
 
 
-async def alone(url: str, materials: list[str], task: str) -> list[float]:
-    """Seconds of each of some requests, one after the other."""
-    async with client_of(url) as client:
-        return [(await ask(client, [material], task))[2] for material in materials]
-
-
-async def overload(
-    url: str, materials: list[str], task: str, known: Plain, seconds: float
+def overload(
+    server: Server, materials: list[str], task: str, known: dict[str, Plain], seconds: float
 ) -> tuple[Counter[str], list[float]]:
     """What became of the requests of a crowd, and how long each refusal took."""
-    became: Counter[str] = Counter()
-    refusals: list[float] = []
     end = time.perf_counter() + seconds
 
-    async def work(number: int) -> None:
+    def work(number: int) -> tuple[Counter[str], list[float]]:
         rng = random.Random(number)
+        client = Client(server, task)
+        became: Counter[str] = Counter()
+        refusals: list[float] = []
         while time.perf_counter() < end:
             asked = rng.sample(materials, ROWS)
-            status, found, took = await ask(client, asked, task)
+            status, found, took = client.ask(asked)
             if status == 200:
                 became["accepted" if [answer_of(one) for one in found] == [known[m] for m in asked] else "wrong"] += 1
             elif status == 503:
                 became["refused"] += 1
                 refusals.append(took)
-                await asyncio.sleep(PAUSE)
+                time.sleep(PAUSE)
             else:
                 became[f"status {status}" if status else "broken off"] += 1
+        return became, refusals
 
-    async with client_of(url) as client:
-        await asyncio.gather(*map(work, range(CROWD)))
-    return became, refusals
+    with ThreadPoolExecutor(CROWD) as pool:
+        done = list(pool.map(work, range(CROWD)))
+    return sum((became for became, _ in done), Counter()), [took for _, times in done for took in times]
 
 
 def main() -> None:
     """Measure, and write the results file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="checkpoint; without, the newest product")
-    parser.add_argument("--materials", type=int, default=1280)
+    parser.add_argument("--materials", type=int, default=640)
     parser.add_argument("--minutes", type=float, default=10.0, help="of overload")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
@@ -216,18 +228,19 @@ def main() -> None:
         began = time.perf_counter()
         darwin.predict(part, task)
         library.append(len(part) / (time.perf_counter() - began))
-        served.append(asyncio.run(throughput(server.url, part, task, known)))
+        served.append(throughput(server, part, task, known))
         print(f"library {library[-1]:.1f} rows/s, served to {CLIENTS} clients {served[-1]:.1f} rows/s", flush=True)
-    times = asyncio.run(alone(server.url, materials[:300], task))
+    client = Client(server, task)
+    times = [client.ask([material])[2] for material in materials[:300]]
     p50, p99 = (float(np.percentile(times, q)) for q in (50, 99))
     print(f"alone: p50 {1000 * p50:.0f} ms, p99 {1000 * p99:.0f} ms", flush=True)
     server.stop()
 
     # Its own server, whose queue holds little enough that nothing accepted runs out of time.
     crowded = Server(darwin.name, "--queue-rows", str(QUEUE), "--rows", str(QUEUE))
-    asyncio.run(overload(crowded.url, materials, task, known, 30))
+    overload(crowded, materials, task, known, 30)
     before = crowded.rss_mib()
-    became, refusals = asyncio.run(overload(crowded.url, materials, task, known, 60 * given.minutes))
+    became, refusals = overload(crowded, materials, task, known, 60 * given.minutes)
     after = crowded.rss_mib()
     status = crowded.stop()
     print(f"{dict(became)}; {before:.0f} MiB before, {after:.0f} after; the server ended with {status}", flush=True)

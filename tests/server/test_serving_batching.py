@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import random
+import statistics
+import threading
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -91,38 +95,54 @@ def test_alike_requests_share_a_batch_and_others_do_not() -> None:
     batcher.close()
 
 
-def test_a_lone_row_waits_no_longer_than_the_bound() -> None:
+def test_a_row_waits_for_those_who_were_there_before_and_no_longer_than_the_bound() -> None:
     predictor = Slow()
     predictor.go.set()
-    batcher = Batcher(lambda: predictor, queue_rows=10, wait=0.05)
+    batcher = Batcher(lambda: predictor, queue_rows=10, wait=0.2)
     batcher.start()
-    batcher.submit(Ticket(30), [Question("t", ["warm"])])[0].result(10)
-    began = time.monotonic()
-    batcher.submit(Ticket(30), [Question("t", ["a"])])[0].result(10)
-    assert 0.04 < time.monotonic() - began < 5.0
-    # A full batch does not wait at all.
-    batcher._quiet = 60.0
-    batcher.submit(Ticket(30), [Question("t", ["a", "b"])])[0].result(5)
+
+    def seconds(*materials: str) -> float:
+        began = time.monotonic()
+        batcher.submit(Ticket(30), [Question("t", materials)])[0].result(10)
+        return time.monotonic() - began
+
+    seconds("warm")
+    # Who was alone stays so, and a full batch is full.
+    assert min(seconds("a") for _ in range(5)) < 0.15
+    assert min(seconds("a", "b") for _ in range(5)) < 0.15
+    # The other one does not come back.
+    assert 0.19 < seconds("a") < 5.0
+    assert min(seconds("a") for _ in range(5)) < 0.15
     batcher.close()
 
 
-def test_a_batch_stays_open_while_others_come_but_not_for_ever() -> None:
+def test_clients_who_ask_again_and_again_come_to_share_their_batches() -> None:
     predictor = Slow()
     predictor.batch_size = 100
     predictor.go.set()
-    batcher = Batcher(lambda: predictor, queue_rows=1000, wait=0.05)
+    told = predictor.predict
+
+    def slowly(materials: Sequence[object], task: str, **options: Any) -> list[Prediction]:
+        time.sleep(0.05)
+        return told(materials, task, **options)
+
+    predictor.predict = slowly  # type: ignore[method-assign]
+    batcher = Batcher(lambda: predictor, queue_rows=1000, wait=0.1)
     batcher.start()
-    batcher.submit(Ticket(30), [Question("t", ["warm"])])[0].result(10)
-    futures = []
-    end = time.monotonic() + 3.0
-    while time.monotonic() < end:
-        futures += batcher.submit(Ticket(30), [Question("t", [f"{len(futures)}"])])
-        time.sleep(0.01)
-    for future in futures:
-        future.result(10)
-    sizes = [len(batch) for batch in predictor.batches[1:]]
-    # A fifth of a second each, where a row comes every hundredth, or less often on a busy machine.
-    assert sum(sizes) == len(futures) and 8 <= len(sizes) <= 25
+
+    def client(number: int) -> None:
+        # They come one by one, so that at first each batch leaves others behind.
+        time.sleep(0.02 * number)
+        for _ in range(12):
+            batcher.submit(Ticket(30), [Question("t", [f"{number}"])])[0].result(10)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sizes = [len(batch) for batch in predictor.batches]
+    assert sum(sizes) == 96 and statistics.median(sizes) == 8
     batcher.close()
 
 

@@ -148,6 +148,7 @@ class Batcher:
         self._asked: Asked | None = None
         self._ended = 0.0
         self._quiet = wait
+        self._expected = 1
 
     def start(self) -> None:
         """Start the thread, which loads the model first."""
@@ -243,6 +244,9 @@ class Batcher:
                 began = time.monotonic()
                 self._answer(taken)
                 self._ended = time.monotonic()
+                with self._changed:
+                    # Those that were answered, and those that could not be taken along.
+                    self._expected = sum(n for _, n in taken) + sum(j.left for j in self._jobs if j.key == first.key)
                 # A slow model may wait longer, at a twentieth of its time: it takes its clients longer to come back, too.
                 self._quiet = max(self._wait, min(_LONGEST_QUIET, (self._ended - began) / 20))
 
@@ -271,7 +275,7 @@ class Batcher:
                 opened = max(first.since, self._ended)
                 closes = min(max(alike[-1].since, opened) + self._quiet, opened + _WAITS * self._quiet)
                 remains = closes - time.monotonic()
-                if remains > 0 and sum(job.left for job in alike) < size:
+                if remains > 0 and sum(job.left for job in alike) < min(size, self._expected):
                     self._changed.wait(remains)
                     continue
                 taken: list[tuple[_Job, int]] = []
