@@ -248,7 +248,7 @@ def main() -> None:
     refused = became.pop("refused")
     result = {
         "summary": {
-            "throughput_share": round(statistics.median(served) / statistics.median(library), 3),
+            "throughput_share": round(statistics.harmonic_mean(served) / statistics.harmonic_mean(library), 3),
             "p99_over_p50": round(p99 / p50, 3),
             "reject_p99_ms": round(1000 * float(np.percentile(refusals, 99)), 1),
             "rss_growth": round(after / before - 1, 4),
