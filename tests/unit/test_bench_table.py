@@ -1,4 +1,4 @@
-"""The benchmark of training as a section."""
+"""The benchmarks as sections."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from matdarwin.studies.scores import ResultsError
 TRAINERS = ("ours", "trl", "trainer")
 
 
-def put(root: Path, text: str) -> None:
-    (root / "bench").mkdir(parents=True)
-    (root / "bench" / "train.json").write_text(text)
+def put(root: Path, text: str, name: str = "train") -> None:
+    (root / "bench").mkdir(parents=True, exist_ok=True)
+    (root / "bench" / f"{name}.json").write_text(text)
 
 
 def result() -> dict[str, object]:
@@ -37,8 +37,7 @@ def result() -> dict[str, object]:
 
 def test_every_trainer_has_its_line(tmp_path: Path) -> None:
     put(tmp_path, json.dumps(result()))
-    text = bench_table.section(tmp_path)
-    assert text is not None
+    (text,) = bench_table.sections(tmp_path)
     assert "| compact | TRL's SFTTrainer | fp32, strictly by length | 21.0 | 0.500 | 3.3 |" in text
     assert "| alpaca | matdarwin | fp32, our batches | 30.0 | 0.500 | 3.3 |" in text
     assert text.count("at its own defaults | bf16, random order | 3.2 |") == 2
@@ -47,7 +46,37 @@ def test_every_trainer_has_its_line(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_has_no_section_and_what_is_broken_is_named(tmp_path: Path) -> None:
-    assert bench_table.section(tmp_path) is None
-    put(tmp_path, "{}")
-    with pytest.raises(ResultsError, match=r"train\.json is no benchmark result"):
-        bench_table.section(tmp_path)
+    assert bench_table.sections(tmp_path) == []
+    for name in ("train", "screen", "serve"):
+        put(tmp_path, "{}", name)
+        with pytest.raises(ResultsError, match=rf"{name}\.json is no benchmark result"):
+            bench_table.sections(tmp_path)
+        (tmp_path / "bench" / f"{name}.json").unlink()
+
+
+def test_a_screen_and_a_server(tmp_path: Path) -> None:
+    machine = {"cpu": "a CPU", "threads": 2}
+    runs = [{"rows": n, "peak_mib": 500.0 + n, "seconds_a_row": 0.0125} for n in (10, 1000)]
+    screened = {"rss_ratio": 1.03, "cost_ratio": 0.97, "kills": 10, "identical": False}
+    put(tmp_path, json.dumps({"summary": screened, "runs": runs, "model": "a model", "machine": machine}), "screen")
+    served = {
+        "summary": {
+            "throughput_share": 0.815, "p99_over_p50": 1.25, "reject_p99_ms": 45.6, "rss_growth": -0.012, "accepted": 1234, "lost": 5,
+        },
+        "library_rows_per_s": [12.0, 14.0], "served_rows_per_s": [10.0, 11.5], "p50_ms": 321.0, "ready_s": [11.0, 12.5],
+        "overload": {"minutes": 10.0, "clients": 64, "rows_a_request": 8, "refused": 4321},
+        "model": {"base": "a base", "task": "a_task"}, "machine": machine,
+    }  # fmt: skip
+    put(tmp_path, json.dumps(served), "serve")
+    screen, serve = bench_table.sections(tmp_path)
+    assert "| 1,000 | 1,500 | 12.50 |" in screen and "DIFFERS FROM" in screen and "1.03 times the memory" in screen
+    for part in (
+        "| 82 % |",
+        "| 321 ms, 1.25 |",
+        "| 46 ms |",
+        "| -1.2 % |",
+        "| 1,234; 5 |",
+        "| 11.0 and 12.5 |",
+        "10.0 of 12.0",
+    ):
+        assert part in serve

@@ -1,8 +1,9 @@
-"""The benchmark of training as a section of docs/results.md."""
+"""The benchmarks of training, screening and serving as sections of docs/results.md."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,27 @@ from matdarwin.studies.scores import ResultsError
 _TRAINERS = {"ours": "matdarwin", "trl": "TRL's SFTTrainer", "trainer": "transformers' Trainer"}
 
 
-def section(results: Path) -> str | None:
-    """The benchmark under a results folder; None where it was not run.
+def sections(results: Path) -> list[str]:
+    """The benchmarks under a results folder, those that were run.
 
     Raises:
-        ResultsError: The file is no such result.
+        ResultsError: A file is no such result.
     """
-    file = results / "bench" / "train.json"
+    made: dict[str, Callable[[dict[str, Any]], str]] = {"train": _train, "screen": _screen, "serve": _serve}
+    found = [_section(results / "bench" / f"{name}.json", make) for name, make in made.items()]
+    return [section for section in found if section is not None]
+
+
+def _section(file: Path, make: Callable[[dict[str, Any]], str]) -> str | None:
     if not file.is_file():
         return None
     try:
-        return _section(json.loads(file.read_text(encoding="utf-8")))
+        return make(json.loads(file.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{file} is no benchmark result: {error!r}; make it again with make bench") from error
 
 
-def _section(data: dict[str, Any]) -> str:
+def _train(data: dict[str, Any]) -> str:
     summary, machine = data["summary"], data["machine"]
     rows = []
     for style, rates in summary["rows_per_second"].items():
@@ -53,7 +59,7 @@ def _section(data: dict[str, Any]) -> str:
         [
             "## Speed of training",
             f"Full fine-tuning on the same rows of expt_gap in batches of {batch} (longest row in tokens: {longest}); "
-            f"{machine.get('gpu') or machine.get('cpu')}, {machine.get('threads')} threads; medians of {data['rounds']} rounds, "
+            f"{_where(machine)}; medians of {data['rounds']} rounds, "
             f"the plain Trainer's of one. Each in its faster number format; the loss is that after the same few steps on the same batches.",
             "\n".join(
                 [
@@ -66,6 +72,58 @@ def _section(data: dict[str, Any]) -> str:
             f"{100 * summary['matmul_share']:.0f} % with compact prompts. Low-rank training peaks at {lora:.1f} GiB.",
         ]
     )
+
+
+def _screen(data: dict[str, Any]) -> str:
+    summary, runs = data["summary"], data["runs"]
+    rows = "\n".join(
+        f"| {run['rows']:,} | {run['peak_mib']:,.0f} | {1000 * run['seconds_a_row']:.2f} |" for run in runs
+    )
+    same = "equals" if summary["identical"] else "DIFFERS FROM"
+    return "\n\n".join(
+        [
+            "## Screening",
+            f"What `darwin screen` adds to a model, so with {data['model']}; {_where(data['machine'])}.",
+            f"| rows | peak MiB | ms a row |\n| --- | --- | --- |\n{rows}",
+            f"The largest run takes {summary['rss_ratio']:.2f} times the memory of the smallest, and a row of it "
+            f"{summary['cost_ratio']:.2f} times the processor time of one in the middle run. Killed {summary['kills']} times at "
+            f"random, its output {same} that of an undisturbed run byte for byte.",
+        ]
+    )
+
+
+def _serve(data: dict[str, Any]) -> str:
+    summary, crowd = data["summary"], data["overload"]
+    ready = " and ".join(f"{seconds:.1f}" for seconds in data["ready_s"])
+    rates = ", ".join(
+        f"{served:.1f} of {own:.1f}"
+        for served, own in zip(data["served_rows_per_s"], data["library_rows_per_s"], strict=True)
+    )
+    return "\n\n".join(
+        [
+            "## Serving",
+            f"`darwin serve` with {data['model']['base']} and task {data['model']['task']} on {_where(data['machine'])}, which the "
+            f"clients share.",
+            "\n".join(
+                [
+                    "| what | measured |",
+                    "| --- | --- |",
+                    f"| rows a second to 32 clients of one material a request, share of the library's own | {100 * summary['throughput_share']:.0f} % |",
+                    f"| one client: median, and 99th percentile over it | {data['p50_ms']:,.0f} ms, {summary['p99_over_p50']:.2f} |",
+                    f"| refusals under overload, 99th percentile | {summary['reject_p99_ms']:.0f} ms |",
+                    f"| memory after {crowd['minutes']:g} minutes of overload | {100 * summary['rss_growth']:+.1f} % |",
+                    f"| requests accepted then; lost, late or wrong among all that were not refused | {summary['accepted']:,}; {summary['lost']:,} |",
+                    f"| seconds until ready, of two starts | {ready} |",
+                ]
+            ),
+            f"Rows a second, served and by the library in turn: {rates}. The overload: {crowd['clients']} clients of "
+            f"{crowd['rows_a_request']} materials a request; {crowd['refused']:,} requests were refused.",
+        ]
+    )
+
+
+def _where(machine: dict[str, Any]) -> str:
+    return f"{machine.get('gpu') or machine.get('cpu')}, {machine.get('threads')} threads"
 
 
 def _order(order: str) -> str:

@@ -53,7 +53,8 @@ def more(results: Path) -> list[str]:
     Raises:
         ResultsError: A results file is not as it should be.
     """
-    return [part for part in (bench_table.section(results), strategies_table.sections(results)) if part is not None]
+    strategies = strategies_table.sections(results)
+    return [*bench_table.sections(results), *([] if strategies is None else [strategies])]
 
 
 def summary(scores: Sequence[Score], bench: dict[str, Any] | None, *, link: bool = True) -> str:
