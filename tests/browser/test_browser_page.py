@@ -405,6 +405,23 @@ def test_more_than_the_server_takes_is_left_to_it(visit: Visit, minded: Minded) 
     assert "1,001 materials of 1 tasks are more than 1,000 answers" in page.inner_text("#error")
 
 
+def test_the_interface_is_listed_for_people(minded: Minded, darwin: Darwin) -> None:
+    minded.statuses = (401,)
+    with minded.server(darwin, api_key=KEY) as own:
+        page = minded.open(f"{own}/docs")
+        page.wait_for_selector("dialog[open]")
+        page.fill("#key-text", KEY)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("article")
+        document = httpx.get(f"{own}/openapi.json", headers={"Authorization": f"Bearer {KEY}"}).json()
+        heads = [f"{method.upper()} {path}" for path, found in document["paths"].items() for method in found]
+        assert page.locator("article h2").all_inner_texts() == heads and "POST /v1/predict/csv" in heads
+        predict = page.locator("article", has=page.get_by_text("POST /v1/predict", exact=True)).inner_text()
+        for part in ("materials (needed)", "text or list", "coverage", "0.9 by default", "422"):
+            assert part.replace("text", "string") in predict, predict
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_a_key_is_asked_for_and_kept_in_memory_alone(minded: Minded, darwin: Darwin) -> None:
     minded.statuses = (401,)
     with minded.server(darwin, api_key=KEY) as own:

@@ -64,7 +64,7 @@ def create_app(darwin: Darwin, settings: Settings) -> FastAPI:
         version=__version__,
         description="Properties of materials, each with an interval.",
         lifespan=life,
-        # Their pages load scripts from elsewhere, which ours never do.
+        # Their pages load scripts from elsewhere, which ours, at /docs, never does.
         docs_url=None,
         redoc_url=None,
         # A path that is nearly right is not right: no redirects.
@@ -77,6 +77,10 @@ def create_app(darwin: Darwin, settings: Settings) -> FastAPI:
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return FileResponse(STATIC / "index.html", headers=_CHECKED)
+
+    @app.get("/docs", include_in_schema=False)
+    async def interface() -> Response:
+        return FileResponse(STATIC / "interface.html", headers=_CHECKED)
 
     app.mount("/static", Files(directory=STATIC), name="static")
     app.add_middleware(Door, state=state)

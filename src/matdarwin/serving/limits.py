@@ -19,7 +19,7 @@ Receive = Callable[[], Awaitable[Message]]
 
 OPEN = ("/healthz", "/readyz")
 """Paths that are answered at any rate, at any load and without a key."""
-_PAGE = ("/", "/favicon.ico")
+_PAGE = ("/", "/docs", "/favicon.ico")
 
 
 class Gone(Exception):

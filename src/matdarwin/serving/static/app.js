@@ -4,9 +4,10 @@ import { hooks, pause, post, ready, Refused, request } from "./api.js";
 import { readAddress, writeAddress } from "./address.js";
 import { Choices } from "./choices.js";
 import { materialColumn, readCsv } from "./csv.js";
-import { askKey, Detail } from "./detail.js";
+import { Detail } from "./detail.js";
 import { byId, h, percent, save } from "./dom.js";
 import { guessKind } from "./guess.js";
+import { askKey } from "./key.js";
 import { Answers } from "./table.js";
 
 /** Answers that are asked for at a time, so that progress can be seen and a stop comes soon. */
@@ -288,7 +289,7 @@ function wire() {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       predict();
-    } else if (event.key === "Escape" && detail.isOpen && !byId("key").open) detail.close();
+    } else if (event.key === "Escape" && detail.isOpen && !byId("key")?.open) detail.close();
   });
 }
 

@@ -1,7 +1,7 @@
 // The panel of one answer: its distribution, elements, neighbours, what would change it, and the question.
 
 import { post, Refused } from "./api.js";
-import { byId, h, interval, percent, shown, withUnit } from "./dom.js";
+import { h, interval, percent, shown, withUnit } from "./dom.js";
 import { periodicTable } from "./elements.js";
 import { plot } from "./plots.js";
 
@@ -184,30 +184,4 @@ export class Detail {
       } }, label));
     return h("div", {}, h("div", { class: "line" }, buttons), shownPart);
   }
-}
-
-/** Ask for the key in the dialog; null where the user gives none. */
-export function askKey(why) {
-  const dialog = byId("key");
-  const field = byId("key-text");
-  byId("key-why").textContent = why;
-  field.value = "";
-  return new Promise((resolve) => {
-    let given = null;
-    const end = new AbortController();
-    const { signal } = end;
-    byId("key-form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      given = field.value.trim() || null;
-      dialog.close();
-    }, { signal });
-    byId("key-cancel").addEventListener("click", () => dialog.close(), { signal });
-    dialog.addEventListener("close", () => {
-      end.abort();
-      field.value = "";
-      resolve(given);
-    }, { signal });
-    dialog.showModal();
-    field.focus();
-  });
 }
