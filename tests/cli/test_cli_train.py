@@ -139,6 +139,8 @@ def test_one_score_a_task(
         (["train", "x.yaml", "--task", "esol", "--set", "tasks=[glass]"], "both say what to train"),
         (["train", "nowhere.yaml", "--task", "esol"], "nowhere.yaml is no recipe file"),
         (["evaluate", "nowhere", "--task", "esol", "--task", "glass"], "of a checkpoint one task is scored"),
+        (["evaluate", "x.yaml", "--wording", "1"], "--wording belongs to a checkpoint"),
+        (["evaluate", "nowhere", "--wording", "rude"], "give the number of a wording, or held-out"),
         (["evaluate", "x.yaml", "--task", "esol", "--set", "tasks=[glass]"], "both say what to train"),
         (["evaluate", "x.yaml", "--set", "seed=1", "--set", "fold=2"], "use --fold 2"),
         (["evaluate", "x.yaml", "--set", "fold=null"], "use --fold NUMBER"),

@@ -94,6 +94,29 @@ def test_a_checkpoint_of_another_division_is_not_scored(work: Path) -> None:
         evaluate_checkpoint(checkpoint, baselines=False)
 
 
+def test_a_wording_that_was_kept_from_training_can_be_scored(work: Path) -> None:
+    words = ("gap of {material}:", "Tell the gap of {material}.", "How wide is the gap of {material}?")
+    task = tiny_task(work, quantities=["band gap"], wordings=list(words), held_out_wording=2)
+    recipe = tiny_recipe(tiny_base(work / "base"), [task], optimising={"epochs": 3}, fold=0)
+    checkpoint = train(recipe, tasks=[task])
+
+    def answers(wording: int | str | None) -> FoldResult:
+        (result,) = evaluate_checkpoint(checkpoint, baselines=False, wording=wording)
+        return result
+
+    usual, first, kept = answers(None), answers(0), answers("held-out")
+    assert "wording" not in usual.predicting and usual.answers == first.answers
+    assert kept.predicting["wording"] == 2 and kept.answers != usual.answers
+    assert answers(2).answers == kept.answers
+    with pytest.raises(EvaluationError, match="has no wording 3; it has 0 to 2"):
+        answers(3)
+    other, own = setting(work / "other")
+    with pytest.raises(EvaluationError, match="keeps no wording from training"):
+        evaluate_checkpoint(
+            train(other.model_copy(update={"fold": 0}), tasks=[own]), baselines=False, wording="held-out"
+        )
+
+
 def test_a_model_trained_on_all_rows_has_nothing_to_be_scored_on(work: Path) -> None:
     recipe, task = setting(work)
     checkpoint = train(recipe, tasks=[task])

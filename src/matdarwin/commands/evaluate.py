@@ -31,6 +31,13 @@ def evaluate(
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Also fit the classical rivals on the same rows.")
     ] = True,
+    wording: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask a checkpoint in another wording: a number (darwin tasks NAME shows them), or held-out for the one that a "
+            "task keeps from training."
+        ),
+    ] = None,
     allow_leak: AllowLeak = False,
     json: Json = False,
 ) -> None:
@@ -46,6 +53,11 @@ def evaluate(
         raise UsageError(
             f"--set {given[-1]}: evaluation chooses the folds itself; use --fold {wanted if wanted.isdigit() else 'NUMBER'}"
         )
+    if wording is not None:
+        if from_file:
+            raise UsageError("--wording belongs to a checkpoint; a recipe says its own (prompting.wordings)")
+        if wording != "held-out" and not wording.isdecimal():
+            raise UsageError(f"--wording {wording}: give the number of a wording, or held-out")
     if not from_file and len(task or []) > 1:
         raise UsageError("--task: of a checkpoint one task is scored, or without --task all that it knows")
     check_tasks(task, setting)
@@ -72,7 +84,12 @@ def evaluate(
                     from matdarwin.evaluation.protocol import evaluate_checkpoint
 
                     wanted_task = task[0] if task else None
-                    results = list(evaluate_checkpoint(checkpoint, task=wanted_task, baselines=baselines, report=bar))
+                    results = list(
+                        evaluate_checkpoint(
+                            checkpoint, task=wanted_task, baselines=baselines, report=bar,
+                            wording=int(wording) if wording and wording.isdecimal() else wording,
+                        )
+                    )  # fmt: skip
             except KeyboardInterrupt:
                 bar.say("stopped; folds that were finished are kept")
                 raise typer.Exit(130) from None
@@ -100,6 +117,8 @@ def _show(result: Any) -> None:
         scores = [*result.scores.items(), *result.baselines.items()]
         rows = [(name, {k: v for k, v in score.model_dump().items() if isinstance(v, float)}) for name, score in scores]
         title, where = f"{result.task}: fold {result.fold} ({result.folds}), {result.checkpoint}", None
+        if "wording" in result.predicting:
+            title += f", asked in wording {result.predicting['wording']}"
     names = [
         name
         for name in dict.fromkeys(key for _, scores in rows for key in scores)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from matdarwin.training.run import parts_of, recipe_hash, split_of, train
 
 COVERAGE = 0.9
 FOLDS = (0, 1, 2, 3, 4)
+HELD_OUT = "held-out"
+"""Names the wording that a task keeps from training."""
 
 
 class EvaluationError(RuntimeError):
@@ -128,11 +130,21 @@ def evaluate_checkpoint(
     baselines: bool = True,
     report: Report | None = None,
     coverage: float = COVERAGE,
+    wording: int | str | None = None,
 ) -> list[FoldResult]:
     """Score one checkpoint on the test rows that its recipe held out.
 
+    Args:
+        checkpoint: The checkpoint.
+        task: The task to score; None: all that it knows.
+        baselines: Also fit the rivals.
+        report: Where progress is told.
+        coverage: Nominal coverage of the intervals.
+        wording: Ask in this wording of each task, by its number, or in the one kept from training (`HELD_OUT`); None: as
+            it was taught to be asked.
+
     Raises:
-        EvaluationError: Nothing was held out, or the checkpoint does not know the task.
+        EvaluationError: Nothing was held out, the checkpoint does not know the task, or the task has no such wording.
     """
     recipe = Recipe.model_validate(checkpoint.card.recipe)
     if recipe.fold is None:
@@ -142,13 +154,32 @@ def evaluate_checkpoint(
     if task is not None and task not in checkpoint.card.tasks:
         raise EvaluationError(f"{checkpoint.name} does not know {task}; it knows {', '.join(checkpoint.card.tasks)}")
     tasks = [card.task for card in checkpoint.card.tasks.values()]
-    found = _score(checkpoint, recipe, tasks, baselines=baselines, report=report or Silent(), coverage=coverage)
-    return [result for result in found if task in (None, result.task)]
+    wordings = {} if wording is None else {t.id: _number(t, wording) for t in tasks if task in (None, t.id)}
+    return _score(
+        checkpoint, recipe, tasks, baselines=baselines, report=report or Silent(), coverage=coverage, only=task,
+        wordings=wordings,
+    )  # fmt: skip
+
+
+def _number(task: Task, wording: int | str) -> int:
+    """The number of a wording that a task is to be asked in."""
+    if wording == HELD_OUT:
+        if task.held_out_wording is None:
+            raise EvaluationError(
+                f"{task.id} keeps no wording from training; give a number from 0 to {len(task.wordings) - 1}"
+            )
+        return task.held_out_wording
+    if not isinstance(wording, int) or not 0 <= wording < len(task.wordings):
+        raise EvaluationError(
+            f"{task.id} has no wording {wording}; it has 0 to {len(task.wordings) - 1}, and darwin tasks {task.id} shows them"
+        )
+    return wording
 
 
 def _score(
-    checkpoint: Checkpoint, recipe: Recipe, tasks: Sequence[Task], *, baselines: bool, report: Report, coverage: float
-) -> list[FoldResult]:
+    checkpoint: Checkpoint, recipe: Recipe, tasks: Sequence[Task], *, baselines: bool, report: Report, coverage: float,
+    only: str | None = None, wordings: Mapping[str, int] | None = None,
+) -> list[FoldResult]:  # fmt: skip
     split = split_of(recipe, tasks)
     if (problems := leakage.check(split)) and not checkpoint.card.training.get("leaky"):
         raise EvaluationError("the split is not disjoint, so no score is taken: " + "; ".join(problems[:3]))
@@ -169,8 +200,10 @@ def _score(
             baselines=baselines,
             report=report,
             coverage=coverage,
+            wording=(wordings or {}).get(name),
         )
         for name in split.targets
+        if only in (None, name)
     ]
 
 
@@ -184,12 +217,13 @@ def score_task(
     baselines: bool,
     report: Report,
     coverage: float,
+    wording: int | None = None,
 ) -> FoldResult:
-    """Score one task's test rows, and its rivals on the same rows."""
+    """Score one task's test rows, and its rivals on the same rows; `wording` asks otherwise than was taught."""
     test = split.test[task.id]
     report.begin(f"scoring {task.id}, fold {recipe.fold}", len(test))
     began = time.perf_counter()
-    answers = predictor.distributions(task, test, progress=lambda done, total: report.step(done, ""))
+    answers = predictor.distributions(task, test, wording=wording, progress=lambda done, total: report.step(done, ""))
     seconds = time.perf_counter() - began
     calibration = predictor.calibrations.get(task.id)
     usable = [*split.train[task.id], *split.validation[task.id], *split.calibration[task.id]]
@@ -219,6 +253,7 @@ def score_task(
         predicting={
             "views": predictor.views, "dtype": recipe.predicting.dtype, "batch_size": predictor.batch_size,
             "seconds": round(seconds, 1), "rows_per_second": round(len(test) / seconds, 2),
+            **({} if wording is None else {"wording": wording}),
         },
         coverage=coverage, scores=scores, groups=groups, knowledge=recipe.knowledge(),
         leaky=bool(checkpoint.card.training.get("leaky")),
