@@ -1,8 +1,9 @@
 """What a screen costs: memory and seconds a row at a thousand, ten thousand and a hundred thousand rows, and what ten kills change.
 
-Each run is `darwin screen` in a process of its own. The model is a tiny random one, so that a hundred thousand rows take
-minutes: what is measured is what the screen adds to a model, which is all that could grow with the rows. The ranking
-keeps a hundred. Writes results/bench/screen.json.
+Each run is `darwin screen` in a process of its own, of one thread. The speed of a machine that others share changes within
+minutes, so beside the large run go middle ones, one after the other on the second core, and the cost of a row is compared
+between them. The model is a tiny random one, so that a hundred thousand rows take minutes: what is measured is what the
+screen adds to a model, which is all that could grow with the rows. The ranking keeps a hundred. Writes results/bench/screen.json.
 
     python benchmarks/screen.py            # a quarter of an hour on 2 cores
 """
@@ -16,6 +17,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.tiny import tiny_checkpoint  # noqa: E402 - the tests' model, which is no part of the package
 
+from matdarwin.prediction.files import CHUNK  # noqa: E402
 from matdarwin.training.provenance import commit, machine  # noqa: E402
 
 OUT = Path("results/bench/screen.json")
@@ -90,10 +93,15 @@ def start(source: Path, output: Path) -> subprocess.Popen[bytes]:
 
 def measured(source: Path, output: Path) -> dict[str, Any]:
     """A whole run: rows, seconds a row once the model is loaded, and peak resident memory in MiB."""
-    process = start(source, output)
+    return ended(start(source, output), source)
+
+
+def ended(process: subprocess.Popen[bytes], source: Path) -> dict[str, Any]:
+    """Wait for a run to end; see `measured`."""
     assert process.stdout is not None
     told = json.loads(process.stdout.read())
     _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
     if status:
         raise SystemExit(f"the screen of {source.name} ended with {status}")
     found = {
@@ -108,62 +116,70 @@ def measured(source: Path, output: Path) -> dict[str, Any]:
     return found
 
 
-def killed(source: Path, output: Path, seconds: float, kills: int) -> list[int]:
-    """Kill a screen so many times, each at a random moment after it got further than before, then let it end.
+def killed(source: Path, output: Path, parts: int, kills: int) -> list[int]:
+    """Kill a screen so many times, at moments drawn from the whole of it, then let it end.
 
     Returns:
         The number of parts that were done at each kill.
     """
     rng = random.Random(1)
-    parts = [0]
+    found = []
 
     def there() -> int:
         return len(list(output.parent.glob(f".{output.name}.screen/*.jsonl")))
 
-    while len(parts) <= kills:
+    for wanted in sorted(rng.sample(range(1, parts - 1), kills)):
         process = start(source, output)
-        while there() <= parts[-1] and process.poll() is None:
+        while there() < wanted and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, seconds))
+        time.sleep(rng.uniform(0, 2))
         if process.poll() is not None:
-            raise SystemExit(f"the screen was done after {len(parts) - 1} kills; give more rows")
+            raise SystemExit(f"the screen was done after {len(found)} kills; give more rows")
         process.send_signal(signal.SIGKILL)
         process.wait()
-        parts.append(there())
-        print(f"kill {len(parts) - 1}: {parts[-1]} parts are done", flush=True)
+        found.append(there())
+        print(f"kill {len(found)}: {found[-1]} parts are done", flush=True)
     measured(source, output)
-    return parts[1:]
+    return found
 
 
-def cost_ratio(small: dict[str, Any], middle: dict[str, Any], large: dict[str, Any]) -> float:
-    """Processor seconds of a row past the first in the large run, to those in the middle one; what loading costs is taken off."""
+def beside(process: subprocess.Popen[bytes], source: Path, home: Path) -> list[dict[str, Any]]:
+    """Runs of another table, one after the other, as long as a process runs."""
+    found = []
+    # Looked at only: once it was waited for, what it took could not be asked any more.
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        found.append(measured(source, home / f"beside.{len(found)}.csv"))
+    return found
+
+
+def cost_ratio(small: dict[str, Any], middle: list[dict[str, Any]], large: dict[str, Any]) -> float:
+    """Processor seconds of a row past the first in the large run, to those in the middle ones; what loading costs is taken off."""
 
     def of(run: dict[str, Any]) -> float:
         return float((run["processor_seconds"] - small["processor_seconds"]) / (run["rows"] - small["rows"]))
 
-    return of(large) / of(middle)
+    return of(large) / statistics.mean(map(of, middle))
 
 
 def main() -> None:
     """Measure, and write the results file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs=3, default=[1_000, 10_000, 100_000], help="rows of the three runs")
-    parser.add_argument("--kill-seconds", type=float, default=4.0, help="kill within so many seconds of the next part")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         tiny_checkpoint(home)
         os.environ["MATDARWIN_HOME"] = name
-        runs = []
-        for rows in given.rows:
-            source = candidates(home / f"{rows}.csv", rows)
-            runs.append(measured(source, home / f"{rows}.out.csv"))
-        source = home / f"{given.rows[2]}.csv"
+        sources = [candidates(home / f"{rows}.csv", rows) for rows in given.rows]
+        small = measured(sources[0], home / "small.csv")
+        undisturbed = home / "undisturbed.csv"
+        process = start(sources[2], undisturbed)
+        middle = beside(process, sources[1], home)
+        large = ended(process, sources[2])
         again = home / "again.csv"
-        kills = killed(source, again, given.kill_seconds, KILLS)
-        identical = again.read_bytes() == (home / f"{given.rows[2]}.out.csv").read_bytes()
-    small, middle, large = runs
+        kills = killed(sources[2], again, -(-given.rows[2] // CHUNK), KILLS)
+        identical = again.read_bytes() == undisturbed.read_bytes()
     result = {
         "summary": {
             "rss_ratio": round(large["peak_mib"] / small["peak_mib"], 3),
@@ -171,7 +187,7 @@ def main() -> None:
             "kills": len(kills),
             "identical": identical,
         },
-        "runs": runs,
+        "runs": [small, *middle, large],
         "parts_at_kills": kills,
         "model": "a random model of two layers, width 32; one task of 51 answers",
         "commit": commit(),
