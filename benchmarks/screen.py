@@ -1,7 +1,7 @@
 """What a screen costs: memory and seconds a row at a thousand, ten thousand and a hundred thousand rows, and what ten kills change.
 
 Each run is `darwin screen` in a process of its own, of one thread. The speed of a machine that others share changes within
-minutes, so beside the large run go middle ones, one after the other on the second core, and the cost of a row is compared
+minutes, so beside the large run go small and middle ones, in turn on the second core, and the cost of a row is compared
 between them. The model is a tiny random one, so that a hundred thousand rows take minutes: what is measured is what the
 screen adds to a model, which is all that could grow with the rows. The ranking keeps a hundred. Writes results/bench/screen.json.
 
@@ -143,20 +143,22 @@ def killed(source: Path, output: Path, parts: int, kills: int) -> list[int]:
     return found
 
 
-def beside(process: subprocess.Popen[bytes], source: Path, home: Path) -> list[dict[str, Any]]:
-    """Runs of another table, one after the other, as long as a process runs."""
-    found = []
+def beside(process: subprocess.Popen[bytes], sources: list[Path], home: Path) -> list[dict[str, Any]]:
+    """Runs of other tables, one after the other and in turn, as long as a process runs."""
+    found: list[dict[str, Any]] = []
     # Looked at only: once it was waited for, what it took could not be asked any more.
     while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        found.append(measured(source, home / f"beside.{len(found)}.csv"))
+        found.append(measured(sources[len(found) % len(sources)], home / f"beside.{len(found)}.csv"))
     return found
 
 
-def cost_ratio(small: dict[str, Any], middle: list[dict[str, Any]], large: dict[str, Any]) -> float:
+def cost_ratio(small: list[dict[str, Any]], middle: list[dict[str, Any]], large: dict[str, Any]) -> float:
     """Processor seconds of a row past the first in the large run, to those in the middle ones; what loading costs is taken off."""
+    rows = small[0]["rows"]
+    seconds = statistics.mean(run["processor_seconds"] for run in small)
 
     def of(run: dict[str, Any]) -> float:
-        return float((run["processor_seconds"] - small["processor_seconds"]) / (run["rows"] - small["rows"]))
+        return float((run["processor_seconds"] - seconds) / (run["rows"] - rows))
 
     return of(large) / statistics.mean(map(of, middle))
 
@@ -172,22 +174,22 @@ def main() -> None:
         tiny_checkpoint(home)
         os.environ["MATDARWIN_HOME"] = name
         sources = [candidates(home / f"{rows}.csv", rows) for rows in given.rows]
-        small = measured(sources[0], home / "small.csv")
         undisturbed = home / "undisturbed.csv"
         process = start(sources[2], undisturbed)
-        middle = beside(process, sources[1], home)
+        others = beside(process, sources[:2], home)
         large = ended(process, sources[2])
+        small, middle = others[::2], others[1::2]
         again = home / "again.csv"
         kills = killed(sources[2], again, -(-given.rows[2] // CHUNK), KILLS)
         identical = again.read_bytes() == undisturbed.read_bytes()
     result = {
         "summary": {
-            "rss_ratio": round(large["peak_mib"] / small["peak_mib"], 3),
+            "rss_ratio": round(large["peak_mib"] / statistics.mean(run["peak_mib"] for run in small), 3),
             "cost_ratio": round(cost_ratio(small, middle, large), 3),
             "kills": len(kills),
             "identical": identical,
         },
-        "runs": [small, *middle, large],
+        "runs": [*others, large],
         "parts_at_kills": kills,
         "model": "a random model of two layers, width 32; one task of 51 answers",
         "commit": commit(),
