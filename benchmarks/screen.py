@@ -29,9 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.tiny import tiny_checkpoint  # noqa: E402 - the tests' model, which is no part of the package
+from writing import write  # noqa: E402
 
 from matdarwin.prediction.files import CHUNK  # noqa: E402
-from matdarwin.training.provenance import commit, machine  # noqa: E402
 
 OUT = Path("results/bench/screen.json")
 ELEMENTS = [
@@ -192,12 +192,8 @@ def main() -> None:
         "runs": [*others, large],
         "parts_at_kills": kills,
         "model": "a random model of two layers, width 32; one task of 51 answers",
-        "commit": commit(),
-        "machine": machine(),
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result["summary"]))
+    write(given.out, result)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 One checkpoint, one run. The library answers a list of materials by itself, and `darwin serve` in a process of its own the
 same ones, one a request, to 32 clients at once; that in turn, some times over, since the speed of a machine that others
-share can change from minute to minute. Then one client asks alone; then, for ten minutes, 64 clients
-that ask for more than can be answered and do not wait as long as they are told to. Value, interval
-and status of every answer are compared with the library's. Writes results/bench/serve.json.
+share can change from minute to minute. Then one client asks alone; then, for ten minutes, 64 clients that ask for more
+than can be answered and do not wait as long as they are told to. Value, interval and status of every answer are compared
+with the library's. Writes results/bench/serve.json.
 
     python benchmarks/serve.py [--model NAME]       # a quarter of an hour on 2 cores, with the model of `make demo`
 """
@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 import psutil
+from writing import write
 
 from matdarwin import Darwin
 from matdarwin.prediction import candidates
-from matdarwin.training.provenance import commit, machine
 
 OUT = Path("results/bench/serve.json")
 CLIENTS = 32
@@ -44,7 +44,7 @@ QUEUE = 128
 """Rows that wait at a time while the crowd asks: a few seconds of work, so that what is accepted is answered in time."""
 PAUSE = 0.1
 """Seconds after which a refused client of the crowd asks again."""
-ELEMENTS = (
+ELEMENTS = [
     "Li",
     "Mg",
     "Zn",
@@ -65,7 +65,7 @@ ELEMENTS = (
     "Se",
     "Te",
     "Cl",
-)
+]
 
 Plain = dict[str, Any]
 
@@ -94,18 +94,8 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
         command = [
-            sys.executable,
-            "-m",
-            "matdarwin",
-            "serve",
-            "--model",
-            model,
-            "--port",
-            str(self.port),
-            "--rate",
-            "0",
-            *options,
-        ]
+            sys.executable, "-m", "matdarwin", "serve", "--model", model, "--port", str(self.port), "--rate", "0", *options
+        ]  # fmt: skip
         began = time.perf_counter()
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not self._ready():
@@ -273,12 +263,8 @@ def main() -> None:
         },
         "materials": len(materials),
         "model": {"name": darwin.name, "base": darwin.card.base["name"], "task": task},
-        "commit": commit(),
-        "machine": machine(),
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result["summary"]))
+    write(given.out, result)
 
 
 if __name__ == "__main__":

@@ -187,6 +187,7 @@ def test_a_condition_is_asked_for_and_kept_in_the_address(visit: Visit, minded: 
 def test_a_list_that_was_kept_elsewhere_is_not_silently_missing(visit: Visit) -> None:
     page = visit("/?list=kept&task=tiny_gap")
     page.wait_for_selector("#error:has-text('paste it again')")
+    assert page.is_hidden("#results")
 
 
 @pytest.mark.parametrize(

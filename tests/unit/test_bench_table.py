@@ -69,7 +69,7 @@ def test_a_screen_and_a_server(tmp_path: Path) -> None:
     }  # fmt: skip
     put(tmp_path, json.dumps(served), "serve")
     screen, serve = bench_table.sections(tmp_path)
-    assert "| 1,000 | 1,500 | 12.50 |" in screen and "DIFFERS FROM" in screen and "1.03 times the memory" in screen
+    assert "| 1,000 | 1 | 1,500 | 12.50 |" in screen and "DIFFERS FROM" in screen and "1.03 times the memory" in screen
     for part in (
         "| 82 % |",
         "| 321 ms, 1.25 |",

@@ -154,7 +154,8 @@ def evaluate_checkpoint(
     if task is not None and task not in checkpoint.card.tasks:
         raise EvaluationError(f"{checkpoint.name} does not know {task}; it knows {', '.join(checkpoint.card.tasks)}")
     tasks = [card.task for card in checkpoint.card.tasks.values()]
-    wordings = {} if wording is None else {t.id: _number(t, wording) for t in tasks if task in (None, t.id)}
+    scored = [one for one in leakage.targets(tasks) if task in (None, one.id)]
+    wordings = {} if wording is None else {one.id: _number(one, wording) for one in scored}
     return _score(
         checkpoint, recipe, tasks, baselines=baselines, report=report or Silent(), coverage=coverage, only=task,
         wordings=wordings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,15 +165,15 @@ def _divided(
 # -- distances -----------------------------------------------------------------------------------------------
 
 
-class _Index:
+class _Index(ABC):
     """A task's rows, one list a material, with what distances are computed from."""
 
     def __init__(self, rows: list[list[Example]]) -> None:
         self.rows = rows
 
+    @abstractmethod
     def distances(self, material: Material) -> NDArray[np.float64]:
         """Distance of each of the materials [rows]."""
-        raise NotImplementedError
 
     def exchanged(self, material: Material) -> Callable[[int], float]:
         """How far the elements in which a row differs lie apart; it ranks rows of equal distance."""

@@ -111,7 +111,9 @@ class _Job:
 
 
 _WAITS = 4
+"""How long a batch stays open at most, in times without a new row after which it begins."""
 _LONGEST_QUIET = 0.1
+"""Most seconds without a new row after which a batch begins, where none are set that are longer."""
 
 
 class Batcher:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from matdarwin.studies.scores import ResultsError
@@ -75,18 +77,23 @@ def _train(data: dict[str, Any]) -> str:
 
 
 def _screen(data: dict[str, Any]) -> str:
-    summary, runs = data["summary"], data["runs"]
+    summary, sizes = data["summary"], defaultdict(list)
+    for run in data["runs"]:
+        sizes[run["rows"]].append(run)
     rows = "\n".join(
-        f"| {run['rows']:,} | {run['peak_mib']:,.0f} | {1000 * run['seconds_a_row']:.2f} |" for run in runs
+        f"| {count:,} | {len(runs)} | {mean(run['peak_mib'] for run in runs):,.0f} "
+        f"| {1000 * mean(run['seconds_a_row'] for run in runs):.2f} |"
+        for count, runs in sizes.items()
     )
     same = "equals" if summary["identical"] else "DIFFERS FROM"
     return "\n\n".join(
         [
             "## Screening",
-            f"What `darwin screen` adds to a model, so with {data['model']}; {_where(data['machine'])}.",
-            f"| rows | peak MiB | ms a row |\n| --- | --- | --- |\n{rows}",
+            f"What `darwin screen` adds to a model, so with {data['model']}; {data['machine'].get('cpu')}, one thread a run, the "
+            "smaller ones beside the largest. Means.",
+            f"| rows | runs | peak MiB | ms a row |\n| --- | --- | --- | --- |\n{rows}",
             f"The largest run takes {summary['rss_ratio']:.2f} times the memory of the smallest, and a row of it "
-            f"{summary['cost_ratio']:.2f} times the processor time of one in the middle run. Killed {summary['kills']} times at "
+            f"{summary['cost_ratio']:.2f} times the processor time of one in the middle runs. Killed {summary['kills']} times at "
             f"random, its output {same} that of an undisturbed run byte for byte.",
         ]
     )
