@@ -16,7 +16,7 @@ from matdarwin.data import audit as auditing
 from matdarwin.data import leakage
 from matdarwin.data.audit import Pair, audit, totals
 from matdarwin.data.leakage import Split, split
-from matdarwin.data.near import near
+from matdarwin.data.near import near, respelt
 from matdarwin.materials import parse
 from matdarwin.materials.material import Material
 from matdarwin.tasks.registry import load
@@ -337,8 +337,31 @@ def test_near_duplicates_are_counted_by_rows_and_are_no_part_of_the_verdict() ->
     assert only.share == 2 / 3
 
 
-def test_names_have_no_near_duplicates() -> None:
+def test_keys_of_other_kinds_have_no_near_duplicates() -> None:
     assert small([GAP, METAL]).near == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are"),
+    [
+        ("α-FAPbI3", "FAPbI3", True),
+        ("MAPbI3 (sc)", "MAPbI3", True),
+        ("PM6:Y6", "Y6 : PM6", True),
+        ("P3HT/PCBM", "PCBM+P3HT", True),
+        ("4-(aminomethyl)pyridinium lead iodide", "4-aminomethylpyridinium lead iodide", True),
+        ("3-aminomethylpyridinium lead iodide", "4-aminomethylpyridinium lead iodide", False),
+        ("FA(1-x)MA(x)PbI3", "FA(x)MA(1-x)PbI3", False),
+        ("TY4", "TY6", False),
+    ],
+)
+def test_names_that_are_only_spelt_otherwise_are_near(one: str, other: str, are: bool) -> None:
+    a, b = parse(one, "name").key, parse(other, "name").key
+    known = {a, b, "composition:Fe1.0000", "name:something"}
+    assert respelt([a], known) == ({a: b} if are else {})
+    assert respelt([a], {a}) == respelt(["composition:Fe1.0000"], known) == {}
+    rows = {STEEL.id: [example(STEEL, 0, a, 1.0, fold=0), example(STEEL, 1, b, 2.0, fold=1)]}
+    (only,) = small([STEEL], "key", rows).near
+    assert (only.test_rows, only.found) == (1, int(are))
 
 
 # Recipes

@@ -48,6 +48,7 @@ HEAVY = {
     "matplotlib",
     "matminer",
     "lightgbm",
+    "mendeleev",
     "peft",
 }
 

@@ -204,3 +204,21 @@ def test_names_and_smiles_are_found() -> None:
     assert [one.spelling for one in done.removed] == ["hkust 1"] and len(done.kept) == 1
     done = remove_test_facts([pair("Is OCC soluble?"), pair("Is CO soluble?")], fold_of(load("esol"), "OCC"))
     assert [one.spelling for one in done.removed] == ["OCC"]
+
+
+def test_molecules_are_found_by_their_other_names_but_not_by_a_number_in_a_list() -> None:
+    esol = load("esol")
+    tests = fold_of(esol, "OCC", "CCC")
+    ethanol, propane = (example.material.key for example in tests[0][1])
+    asked = [pair("Is Ethyl alcohol soluble?"), pair("Is P1 soluble?"), pair("Is methanol soluble?")]
+    done = remove_test_facts(asked, tests, {"esol": {ethanol: ("ethyl alcohol",), propane: ("P1",)}})
+    assert [(one.spelling, one.key) for one in done.removed] == [("ethyl alcohol", ethanol)]
+    assert done.kept == asked[1:]
+    assert not remove_test_facts(asked, tests).removed
+
+
+def test_what_is_computed_of_a_material_does_not_teach_its_computed_labels() -> None:
+    asked = pair("What do calculations say of Fe2O3?")
+    assert not remove_test_facts([asked], fold_of(GAP, "Fe2O3")).removed
+    computed = GAP.model_copy(update={"origin": "computed"})
+    assert [one.word for one in remove_test_facts([asked], fold_of(computed, "Fe2O3")).removed] == ["calculations"]

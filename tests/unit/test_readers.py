@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from matdarwin.data.cards import card
 from matdarwin.data.custom import from_table
-from matdarwin.data.readers import RowError, number, read
+from matdarwin.data.readers import RowError, names, number, read
 from matdarwin.data.sources import DataError
 from matdarwin.tasks.schema import Task
 
@@ -457,3 +457,15 @@ def test_rows_that_the_task_cannot_read_are_shown(tmp_path: Path) -> None:
     file = own(tmp_path, [*FORMULAS[:15], *["??"] * 9], list(range(24)))
     with pytest.raises(DataError, match=r"15 of 24 rows can be read.*row 16"):
         from_table(file, "x", "y", "p", None)
+
+
+def test_other_names_of_materials_are_read_by_key(tmp_path: Path) -> None:
+    text = "formula,gap,mineral,trade name\nTiO2,3.0,rutile,\nO2Ti,3.2,anatase,white\nxx,1,nothing,\nZnS,3.6,,\n"
+    given = task(write(tmp_path, text), name_columns=["mineral", "trade name"])
+    titania = read(given).examples[0].material.key
+    assert names(given) == {titania: ("rutile", "anatase", "white"), read(given).examples[2].material.key: ()}
+    assert names(task(write(tmp_path, text))) == {}
+    numbered = task(write(tmp_path, text), name_columns=["mineral"], reader={"material": "formula", "target": "gap", "row_id": "mineral"})  # fmt: skip
+    assert names(numbered)[titania] == ("rutile", "anatase")
+    with pytest.raises(DataError, match="colour"):
+        names(task(write(tmp_path, text), name_columns=["colour"]))

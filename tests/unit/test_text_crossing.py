@@ -11,6 +11,7 @@ from matdarwin.data import texts
 from matdarwin.data.qa import Filtered
 from matdarwin.data.readers import read
 from matdarwin.data.sentences import Pair
+from matdarwin.data.sources import DataError
 from matdarwin.data.texts import Text, crossing
 from matdarwin.tasks import registry
 from matdarwin.training.audit import audit_recipe
@@ -55,9 +56,47 @@ def test_the_audit_finds_what_a_filter_missed(home: Path, monkeypatch: pytest.Mo
     assert {pair.train_rows for pair in told} == {len(texts.load(str(path), [task]).rows)}
     monkeypatch.setattr(texts, "_cleaned", {})
     kept = texts.qa.remove_test_facts
-    monkeypatch.setattr(texts.qa, "remove_test_facts", lambda pairs, tests: Filtered(list(pairs), [], {}) if tests[0][1] is read(task).examples else kept(pairs, tests))  # fmt: skip
+    monkeypatch.setattr(texts.qa, "remove_test_facts", lambda pairs, tests, names: Filtered(list(pairs), [], {}) if tests[0][1] is read(task).examples else kept(pairs, tests, names))  # fmt: skip
     leaky = audit_recipe(recipe, tasks=[task])
     assert leaky.verdict == "LEAKY"
     (hit,) = [pair for pair in leaky.pairs if pair.train_task == str(path) and pair.found]
     assert (hit.found, hit.task, hit.examples[0].train_row, hit.labels_compared) == (1, task.id, "1", 0)
     assert replace(hit, found=0).share == 0 and leaky.to_json()["totals"][-1]["found"] == 1
+
+
+def test_what_was_computed_is_told_in_sentences_but_not_of_test_materials(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = tiny_task(home)
+    changes = {"id": "computed_gap", "origin": "computed", "scored": False, "property": "MP computed band gap"}
+    computed = scored.model_copy(update=changes)
+    other = scored.model_copy(update={"id": "few", "scored": False})
+    monkeypatch.setattr(registry, "names", lambda: [scored.id])
+    monkeypatch.setattr(registry, "load", lambda name: {one.id: one for one in (scored, computed, other)}[name])
+    texts.check("computed:computed_gap")
+    with pytest.raises(DataError, match="few: sentences are made of computed numbers"):
+        texts.check("computed:few")
+    keys = {row.material.key for row in read(scored).examples}
+    told = texts.load("computed:computed_gap", [scored])
+    assert (told.rows, told.read, told.held_out) == ((), len(keys), 0)
+    assert {one.key for one in told.removed} == keys
+    monkeypatch.setattr(registry, "names", lambda: [])
+    asked = scored.model_copy(update={"scored": False, "property": "hardness", "quantities": ("strength",)})
+    kept = texts.load("computed:computed_gap", [asked])
+    assert {row.material.key for row in kept.rows} == keys and not kept.removed
+    assert all(row.answer and "eV" in row.answer for row in kept.rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("computed:pbe_gap_mpp", "pbe_gap_mp"),
+        ("computed:expt_gap", "measured regression"),
+        ("computed:magnet_moment", "with conditions"),
+        ("element", "did you mean elements"),
+        ("abc", "computed:TASK"),
+    ],
+)
+def test_a_text_that_cannot_be_made_is_refused_by_name(name: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        texts.check(name)

@@ -105,7 +105,8 @@ def _show(name: str, found: Audit) -> None:
         _pairs(found.elsewhere, found.folds)
     if found.near:
         emit(
-            "A softer figure: test rows with a composition in training within 1 % in every fraction, but not the same:"
+            "A softer figure: test rows with a composition in training within 1 % in every fraction, but not the same, or "
+            "with a name there that is only spelt otherwise:"
         )
         _near(found.near, found.folds)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matdarwin.data import custom, folds
 from matdarwin.data.cards import away, rejected
-from matdarwin.data.readers import CONFLICT, REPEAT, read
+from matdarwin.data.readers import CONFLICT, REPEAT, names, read
 from matdarwin.data.sources import DataError
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
@@ -54,6 +54,7 @@ def check(task: Task) -> Checked:
     if reason is not None:
         return Checked(task.id, None, None, {}, {}, (*remarks, f"its rows could not be checked: {reason}"))
     table = read(task)
+    names(task)  # are the columns there?
     if not table.examples:
         shown = "; ".join(f"row {reject.row}: {reject.reason}" for reject in table.rejects[:3])
         raise DataError(f"task {task.id}: none of its {table.rows_read} rows can be read ({shown})")

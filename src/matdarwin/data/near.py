@@ -1,8 +1,10 @@
-"""Near-duplicates: compositions that are not the same key, yet differ by under 1 % in every atomic fraction."""
+"""Near-duplicates: compositions that are not one key, yet differ by under 1 % in every fraction; names spelt otherwise."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +20,7 @@ NEAR = 0.01
 """Atomic fractions that differ by less than this are near."""
 
 _PREFIX = "composition:"
+_NAME = "name:"
 _STEPS = 10_000  # keys have four decimals, so whole steps compare exactly
 _PART = re.compile(r"([A-Z][a-z]?)(\d+\.\d+)")
 _EXAMPLES = 3
@@ -31,8 +34,9 @@ class Near:
         task: The task.
         stage: When the rows are learnt from.
         fold: The fold.
-        test_rows: Test rows whose material is a composition.
-        found: Those that have a composition in training that differs by under 1 % in every atomic fraction.
+        test_rows: Test rows whose material is a composition or a name.
+        found: Those that have a composition in training that differs by under 1 % in every atomic fraction, or a name
+            that is the same but for its spelling.
         examples: A few pairs of keys, test first.
     """
 
@@ -50,7 +54,7 @@ class Near:
 
 
 def near_duplicates(split: Split, fold: int, training: Rows, stage: str) -> list[Near]:
-    """Count near-duplicates for each scored task that has compositions.
+    """Count near-duplicates for each scored task that has compositions or names.
 
     Args:
         split: Whose test rows.
@@ -59,13 +63,13 @@ def near_duplicates(split: Split, fold: int, training: Rows, stage: str) -> list
         stage: When they are learnt from.
     """
     result = []
-    known = {task: _compositions(rows) for task, rows in training.items()}
+    known = {task: _looked_at(rows) for task, rows in training.items()}
     for task in (task for task in split.tasks if task.id in split.targets):
-        test = _compositions(split.test[task.id])
+        test = _looked_at(split.test[task.id])
         among = set(
             chain.from_iterable(known[other.id] for other in split.tasks if other.id in known and related(task, other))
         )
-        found = near(test, among)
+        found = near(test, among) | respelt(test, among)
         keys = [set(row.material.keys) for row in split.test[task.id]]
         if rows := sum(not one.isdisjoint(test) for one in keys):
             hits = sum(not one.isdisjoint(found) for one in keys)
@@ -73,8 +77,37 @@ def near_duplicates(split: Split, fold: int, training: Rows, stage: str) -> list
     return result
 
 
-def _compositions(rows: Iterable[Example]) -> set[str]:
-    return {key for row in rows for key in row.material.keys if key.startswith(_PREFIX)}
+def _looked_at(rows: Iterable[Example]) -> set[str]:
+    return {key for row in rows for key in row.material.keys if key.startswith((_PREFIX, _NAME))}
+
+
+def respelt(keys: Collection[str], among: Collection[str]) -> dict[str, str]:
+    """For each name that has one, another that is the same but for its spelling.
+
+    What is spelling: everything but letters and digits, the order of the parts of a blend (between : / +), a remark in
+    brackets at the end, and a Greek letter in front, which names the phase.
+
+    Args:
+        keys: Keys to look for; those of compositions are passed over.
+        among: Keys to look among.
+
+    Returns:
+        key -> the first of the others, in the order of their letters.
+    """
+    known: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for key in sorted(among):
+        if key.startswith(_NAME):
+            known[_loose(key)].append(key)
+    asked = (key for key in sorted(keys) if key.startswith(_NAME))
+    others = ((key, [other for other in known.get(_loose(key), ()) if other != key]) for key in asked)
+    return {key: found[0] for key, found in others if found}
+
+
+@cache
+def _loose(key: str) -> tuple[str, ...]:
+    text = unicodedata.normalize("NFKC", key.removeprefix(_NAME)).casefold()
+    text = re.sub(r"\s+\([^()]*\)$", "", re.sub(r"^[\u03b1-\u03c9]-", "", text))
+    return tuple(sorted("".join(re.findall(r"\w", part)) for part in re.split(r"[:/+]", text)))
 
 
 def near(keys: Collection[str], among: Collection[str]) -> dict[str, str]:
@@ -83,15 +116,15 @@ def near(keys: Collection[str], among: Collection[str]) -> dict[str, str]:
     Elements that only one of the two has count too (as 0 in the other), so a trace element makes no difference.
 
     Args:
-        keys: Keys of compositions to look for.
-        among: Keys of compositions to look among.
+        keys: Keys to look for; those of names are passed over.
+        among: Keys to look among.
 
     Returns:
         key -> the key among the others that is nearest by its greatest difference in any atomic fraction.
     """
     from scipy.spatial import KDTree
 
-    asked, known = sorted(keys), sorted(among)
+    asked, known = (sorted(key for key in side if key.startswith(_PREFIX)) for side in (keys, among))
     if not asked or not known:
         return {}
     vectors = _vectors([*asked, *known])

@@ -250,7 +250,11 @@ class Filtered:
     counts: dict[str, int]
 
 
-def remove_test_facts(pairs: Iterable[Pair], tests: Sequence[tuple[Task, Sequence[Example]]]) -> Filtered:
+def remove_test_facts(
+    pairs: Iterable[Pair],
+    tests: Sequence[tuple[Task, Sequence[Example]]],
+    names: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+) -> Filtered:
     """Take away every pair that names a test material together with a word of the property asked of it.
 
     Made to miss little: no value need stand in the pair, and a composition counts as a formula in whatever order and
@@ -261,8 +265,12 @@ def remove_test_facts(pairs: Iterable[Pair], tests: Sequence[tuple[Task, Sequenc
     Args:
         pairs: The pairs.
         tests: Each scored task with the examples of its test fold.
+        names: Other names of a task's materials, by its id and their key (see `readers.names`).
     """
-    asked = [(task.id, _property_words(task), Mentions(example.material for example in rows)) for task, rows in tests]
+    asked = [
+        (task.id, _property_words(task), Mentions((example.material for example in rows), (names or {}).get(task.id)))
+        for task, rows in tests
+    ]
     kept: list[Pair] = []
     removed: list[Removal] = []
     for pair in pairs:
@@ -319,8 +327,13 @@ PROPERTY_WORDS: Mapping[str, tuple[str, ...]] = {
 """Words of a quantity, in lower case without hyphens; `*` stands for any ending. A task's own property is added."""
 
 
+_COMPUTED_WORDS = ("comput*", "calculat*")
+
+
 def _property_words(task: Task) -> re.Pattern[str]:
     words = [normal(task.property)]
+    if task.origin == "computed":
+        words += _COMPUTED_WORDS  # nothing computed of a material teaches computed labels
     words += [word for quantity in task.quantities for word in PROPERTY_WORDS.get(quantity, (normal(quantity),))]
     return re.compile(
         " (?:" + "|".join(re.escape(word).replace(r"\*", r"\w*").replace(r"\ ", " ") + "s?" for word in words) + ") "

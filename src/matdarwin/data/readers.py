@@ -74,16 +74,40 @@ def read(task: Task) -> Table:
     # differ in a column.
     key = task.model_dump_json(exclude={"notes"})
     if key not in _tables:
-        if task.reader.name not in READERS:
-            close = nearest(task.reader.name, READERS)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(READERS)}"
-            raise DataError(f"task {task.id}: {task.reader.name!r} is no reader; {hint}")
-        paths = [fetch(source) for source in task.sources()]
+        given = _given(task, columns(task.reader))
         from matdarwin.data.tablecache import cached  # which stands on this module
 
-        _tables[key] = cached(task, lambda: _table(task, READERS[task.reader.name](paths, columns(task.reader))))
+        _tables[key] = cached(task, lambda: _table(task, given))
     table = _tables[key]
     return table if table.task == task else replace(table, task=task)
+
+
+def _given(task: Task, needed: Sequence[str]) -> Rows:
+    """The rows of a task's files as they stand there."""
+    if task.reader.name not in READERS:
+        close = nearest(task.reader.name, READERS)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(READERS)}"
+        raise DataError(f"task {task.id}: {task.reader.name!r} is no reader; {hint}")
+    return READERS[task.reader.name]([fetch(source) for source in task.sources()], needed)
+
+
+def names(task: Task) -> dict[str, tuple[str, ...]]:
+    """Other names of a task's materials, by key, from the columns that it declares for them; rejected rows give none.
+
+    Raises:
+        DataError: As from `read`.
+    """
+    if not task.name_columns:
+        return {}
+    keys = {example.row: example.material.key for example in read(task).examples}
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for place, row in _given(task, [*columns(task.reader), *task.name_columns]):
+        if isinstance(row, RowError):
+            continue
+        key = keys.get(str(place) if task.reader.row_id is None else row[task.reader.row_id])
+        if key is not None:
+            found[key] |= dict.fromkeys(row[column] for column in task.name_columns if row[column])
+    return {key: tuple(given) for key, given in found.items()}
 
 
 def columns(reader: Reader) -> list[str]:

@@ -8,7 +8,7 @@ import statistics
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -61,7 +61,7 @@ class _Fact:
     noun: str
     unit: str
     decimals: int
-    read: Callable[[Any], float | None]
+    read: Callable[[Any], float | str | None]
 
 
 _HEAVIEST = 99
@@ -82,6 +82,27 @@ def _boiling(element: Any) -> float | None:
     return None if boiling is None or melting is None or boiling <= melting else boiling
 
 
+def _measured(column: str, scale: float = 1) -> Callable[[Any], float | None]:
+    """Reads a column of mendeleev's table, in the unit that the table's times the scale gives."""
+
+    def read(element: Any) -> float | None:
+        value = _mendeleev()[element.symbol][column]
+        return None if value is None or math.isnan(value) else float(value) * scale
+
+    return read
+
+
+def _affinity(element: Any) -> float | None:
+    """Not where the anion is unbound: the table then has an estimate below zero, of which sources differ."""
+    value = _measured("electron_affinity")(element)
+    return None if value is None or value <= 0 else value
+
+
+def _states(element: Any) -> str | None:
+    """The main oxidation states, rising."""
+    return ", ".join(f"{state:+d}" for state in sorted(_mendeleev()[element.symbol]["states"])) or None
+
+
 _FACTS = (
     _Fact("number", "atomic number", "", 0, lambda element: element.Z),
     _Fact("group", "group number in the periodic table", "", 0, lambda e: None if e.block == "f" else e.group),
@@ -97,7 +118,14 @@ _FACTS = (
     _Fact("boiling", "boiling point", "K", 0, _boiling),
     _Fact("density", "density as a solid", "kg/m3", 0, lambda element: element.density_of_solid),
     _Fact("ionization", "first ionization energy", "eV", 2, lambda element: element.ionization_energy),
+    _Fact("affinity", "electron affinity", "eV", 2, _affinity),
+    _Fact("covalent", "covalent radius for single bonds", "angstrom", 2, _measured("covalent_radius_pyykko", 0.01)),
+    _Fact("surface", "van der Waals radius", "angstrom", 2, _measured("vdw_radius", 0.01)),
+    _Fact("polarizability", "static dipole polarizability", "cubic bohr", 1, _measured("dipole_polarizability")),
+    _Fact("heat", "molar heat capacity at room temperature", "J/mol/K", 1, _measured("molar_heat_capacity")),
+    _Fact("states", "list of usual oxidation states", "", 0, _states),
 )
+"""What is told of an element. mendeleev's heats of fusion and evaporation are left out (potassium's are swapped)."""
 
 _OF_ELEMENTS = (
     ("What is the {noun} of {name}?", "The {noun} of {name} is {value}."),
@@ -113,11 +141,13 @@ _OF_COMPOUNDS = (
 
 
 def elements(seed: int = 0, each: int = 1) -> list[Pair]:
-    """What pymatgen's periodic table says of the elements 1 to 99, as questions and answers.
+    """What the tables of pymatgen and mendeleev say of the elements 1 to 99, as questions and answers.
 
-    Atomic number, group, period, valence electrons (main groups), Pauling electronegativity, empirical atomic radius
-    (angstrom), standard atomic mass (u), melting and boiling point (K), density as a solid (kg/m3) and first
-    ionization energy (eV), rounded half-even to 0 or 2 decimals. What the table lacks is left out.
+    Of pymatgen: atomic number, group, period, valence electrons (main groups), Pauling electronegativity, empirical atomic
+    radius (angstrom), standard atomic mass (u), melting and boiling point (K), density as a solid (kg/m3) and first
+    ionization energy (eV). Of mendeleev: electron affinity (eV), Pyykko's covalent radius for single bonds and van der
+    Waals radius (angstrom), static dipole polarizability (cubic bohr), molar heat capacity (J/mol/K) and the main oxidation
+    states. Rounded half-even to 0, 1 or 2 decimals. What the tables lack is left out.
 
     Args:
         seed: Seed of the choice of wordings.
@@ -135,14 +165,28 @@ def elements(seed: int = 0, each: int = 1) -> list[Pair]:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="No data available")  # pymatgen, beside its None
                 value = fact.read(element)
-            if value is None or math.isnan(value):
+            if value is None or (isinstance(value, float) and math.isnan(value)):
                 continue
             words = {"name": element.long_name.lower(), "Name": element.long_name, "symbol": element.symbol}
-            words |= {"noun": fact.noun, "value": _written(value, fact.decimals, fact.unit)}
+            told = value if isinstance(value, str) else _written(value, fact.decimals, fact.unit)
+            words |= {"noun": fact.noun, "value": told}
             for number, question, answer in _wordings(_OF_ELEMENTS, f"{element.symbol}:{fact.id}", seed, each):
                 row = f"{element.symbol}:{fact.id}:{number}"
                 pairs.append(Pair(question.format(**words), answer.format(**words), row, "elements", key=key))
     return pairs
+
+
+def check(task: Task) -> None:
+    """Make sure that sentences can be made of a task.
+
+    Raises:
+        DataError: It is measured (its values are labels), has classes, or depends on conditions.
+    """
+    if task.origin != "computed" or task.kind != "regression" or task.conditions:
+        raise DataError(
+            f"task {task.id}: sentences are made of computed numbers without conditions; this is a {task.origin} "
+            f"{task.kind} task" + (" with conditions" if task.conditions else "")
+        )
 
 
 def compounds(task: Task, examples: Sequence[Example], seed: int = 0, each: int = 1) -> list[Pair]:
@@ -158,14 +202,11 @@ def compounds(task: Task, examples: Sequence[Example], seed: int = 0, each: int 
         each: Wordings of each value, 1 to 4.
 
     Raises:
-        DataError: The task is measured (its values are labels), has classes, or depends on conditions.
+        DataError: As from `check`.
         ValueError: `each` is out of range.
     """
-    if task.origin != "computed" or task.kind != "regression" or task.decimals is None or task.conditions:
-        raise DataError(
-            f"task {task.id}: sentences are made of computed numbers without conditions; this is a {task.origin} "
-            f"{task.kind} task" + (" with conditions" if task.conditions else "")
-        )
+    check(task)
+    assert task.decimals is not None
     values: dict[str, list[float]] = defaultdict(list)
     first: dict[str, Example] = {}
     for example in examples:
@@ -204,6 +245,17 @@ def _periodic_table() -> tuple[Any, ...]:
     return tuple(Element(symbol) for symbol in ELECTRONEGATIVITY)
 
 
+@cache
+def _mendeleev() -> dict[str, dict[str, Any]]:
+    """mendeleev's table of elements by symbol, with the main oxidation states as `states`."""
+    from mendeleev.fetch import fetch_table  # brings a database library along: a second
+
+    states = fetch_table("oxidationstates")
+    usual = states[states["category"] == "main"].groupby("atomic_number")["oxidation_state"].apply(list)
+    rows = fetch_table("elements").to_dict("records")
+    return {row["symbol"]: {**row, "states": usual.get(row["atomic_number"], [])} for row in rows}
+
+
 def normal(text: str) -> str:
     """The words of a text in lower case, in Unicode's form NFKC, one blank between."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
@@ -239,13 +291,20 @@ _SPACED = re.compile(
 )
 _PIECE = re.compile(r"[A-Z][a-z]?(?: ?\d+(?:\.\d+)?)?")
 _MOST_PIECES = 12
+_SHORTEST_NAME = 3
 _ENGLISH = frozenset(("In", "As", "He", "No", "At", "Be", "Am"))
 
 
 class Mentions:
-    """Finds materials (those of a test set) in a text: by formula, chemical name, name or SMILES."""
+    """Finds materials (those of a test set) in a text: by formula, chemical name, name or SMILES.
 
-    def __init__(self, materials: Iterable[Material]) -> None:
+    Args:
+        materials: What is looked for.
+        names: Other names by key. Those of under three letters and digits, such as the P1 of a paper's list, are not
+            looked for: they mean something else nearly everywhere.
+    """
+
+    def __init__(self, materials: Iterable[Material], names: Mapping[str, Sequence[str]] | None = None) -> None:
         self._formulas: dict[str, str] = {}
         self._elements: dict[frozenset[str], str] = {}
         self._words: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -255,10 +314,13 @@ class Mentions:
                 if key.startswith("composition:"):
                     self._formulas[key] = material.key
                     self._elements[frozenset(_SYMBOL.findall(key.partition(":")[2]))] = material.key
+            called = [normal(name) for name in (names or {}).get(material.key, ())]
+            called = [name for name in called if len(name.replace(" ", "")) >= _SHORTEST_NAME]
             if material.kind == "name":
-                name = normal(material.text)
+                called.append(normal(material.text))
+            for name in dict.fromkeys(called):
                 self._words[name.split()[0]].append((f" {name} ", material.key))
-            elif material.kind == "molecule":
+            if material.kind == "molecule":
                 self._smiles |= dict.fromkeys((material.text, material.given), material.key)
 
     def find(self, text: str) -> tuple[str, str] | None:

@@ -32,7 +32,7 @@ PARSING = (
 _SHAPELESS = {
     "version", "scored", "title", "property", "quantities", "leads", "origin", "unit", "decimals", "positive", "wordings",
     "held_out_wording", "metric", "folds", "board", "source", "extra_sources", "licence", "citation", "description", "notes",
-    "known_rejects",
+    "known_rejects", "name_columns",
 }  # fmt: skip
 _LIBRARIES = ("pymatgen", "rdkit")
 _HEAD = b"matdarwin"

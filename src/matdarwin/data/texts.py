@@ -10,15 +10,18 @@ from pathlib import Path
 
 from matdarwin.data import qa, sentences
 from matdarwin.data.qa import Removal
-from matdarwin.data.readers import read
+from matdarwin.data.readers import names, read
 from matdarwin.data.sentences import Pair
 from matdarwin.data.sources import DataError, fetch
 from matdarwin.tasks import registry
-from matdarwin.tasks.registry import nearest
+from matdarwin.tasks.registry import TaskFileError, UnknownTaskError, nearest
 from matdarwin.tasks.schema import Example, Source, Task
 
 NAMES = ("sciqag", "elements")
 """Texts that are known by name; a file of pairs (.json, .jsonl, also .gz) is named by its path."""
+
+COMPUTED = "computed:"
+"""Begins the name of a text that says in sentences what an auxiliary task of computed numbers holds: `computed:pbe_gap_mp`."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,17 @@ def check(name: str) -> None:
     """Make sure that a text is known.
 
     Raises:
-        DataError: It is neither a name nor the path of a file of pairs.
+        DataError: It is neither a name nor the path of a file of pairs; or it is to be made of a task that is unknown or
+            holds other things than computed numbers.
     """
-    if name not in NAMES and not name.endswith(_SUFFIXES):
+    if name.startswith(COMPUTED):
+        try:
+            sentences.check(registry.load(name.removeprefix(COMPUTED)))
+        except (UnknownTaskError, TaskFileError) as error:
+            raise DataError(f"text {name}: {error}") from error
+    elif name not in NAMES and not name.endswith(_SUFFIXES):
         close = nearest(name, NAMES)
-        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(NAMES)}"
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(NAMES)} and {COMPUTED}TASK"
         raise DataError(
             f"{name!r} is no text: {hint}; a file of your own is named by its path ({', '.join(_SUFFIXES)})"
         )
@@ -102,9 +111,11 @@ def load(name: str, tasks: Sequence[Task]) -> Text:
 
 def _clean(name: str, scored: Sequence[Task]) -> Text:
     pairs = _pairs(name)
-    # Our own sentences state no measured value of a compound, so there is nothing to hold out of them.
-    kept = pairs if name == "elements" else qa.split(pairs, _HELD_OUT).train
-    done = qa.remove_test_facts(kept, [(task, read(task).examples) for task in scored])
+    # Our own sentences are many of one form, so nothing that is held out of them would be new.
+    ours = name == "elements" or name.startswith(COMPUTED)
+    kept = pairs if ours else qa.split(pairs, _HELD_OUT).train
+    tests = [(task, read(task).examples) for task in scored]
+    done = qa.remove_test_facts(kept, tests, {task.id: names(task) for task in scored})
     rows = tuple(pair.example(name) for pair in done.kept)
     return Text(name, rows, len(pairs), len(pairs) - len(kept), tuple(done.removed))
 
@@ -113,6 +124,9 @@ def _pairs(name: str) -> list[Pair]:
     check(name)
     if name == "elements":
         return sentences.elements(each=3)
+    if name.startswith(COMPUTED):
+        task = registry.load(name.removeprefix(COMPUTED))
+        return sentences.compounds(task, read(task).examples)
     path = fetch(qa.SCIQAG_TEST) if name == "sciqag" else Path(name)
     found = qa.read_pairs(path, Path(name).name)
     if not found.pairs:
@@ -131,11 +145,12 @@ def crossing(text: Text, task: Task, tests: Sequence[Example]) -> dict[str, Remo
         tests: Its test rows.
     """
     pairs = [Pair(row.question or "", row.answer or "", row.row, text.name) for row in text.rows]
+    called = {task.id: names(task)}
     found: dict[str, Removal] = {}
     while pairs:
         # A pair is told of for one material; whether it names others as well, the next round says.
         left = [row for row in tests if row.material.key not in found]
-        told = qa.remove_test_facts(pairs, [(task, left)]).removed
+        told = qa.remove_test_facts(pairs, [(task, left)], called).removed
         for removal in told:
             found.setdefault(removal.key, removal)
         pairs = [removal.pair for removal in told]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matdarwin.data.texts import COMPUTED
 from matdarwin.models.base import DEFAULT_BASE
 from matdarwin.models.checkpoint import Card, TaskCard
 from matdarwin.tasks import registry
@@ -16,7 +17,7 @@ _BASES = {DEFAULT_BASE: "SmolLM2-135M-Instruct (Allal et al. 2025, arXiv 2502.02
 """What the embedded bases are, and their licences."""
 _KNOWLEDGE = {
     "sciqag": "questions and answers on scientific papers (SciQAG, arXiv 2405.09939): no licence stated",
-    "elements": "sentences on the elements, made by matdarwin from pymatgen's data (MIT)",
+    "elements": "sentences on the elements, made by matdarwin from pymatgen's and mendeleev's data (MIT)",
     "gap_mp": "computed band gaps of the Materials Project: CC BY 4.0",
     "gap_oqmd": "computed band gaps of OQMD: CC BY 4.0",
     "gap_aflow": "computed band gaps of AFLOW: no licence of the data stated",
@@ -177,7 +178,8 @@ def _knowledge(card: Card) -> list[str]:
 
 
 def _licence_of(name: str) -> str:
-    """Licence of an earlier stage's task, or that a file of the user's has none that is known."""
+    """Licence of an earlier stage's task, told in sentences or not, or that a file of the user's has none that is known."""
+    name = name.removeprefix(COMPUTED)
     if name not in registry.names() and Path(name).suffix not in (".yaml", ".yml"):
         return "a file of the user's own"
     task = registry.load(name)

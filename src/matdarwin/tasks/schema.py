@@ -154,6 +154,11 @@ class Task(Model):
         default=(), description="Further files of the same form, read after the first; their rows are numbered on."
     )
     reader: Reader
+    name_columns: tuple[str, ...] = Field(
+        default=(),
+        description="Columns with other names of the material. Texts are searched for them; keys they are not, since a name "
+        "may be used for several materials.",
+    )
     known_rejects: tuple[str, ...] = Field(
         default=(),
         description="Causes of rejected rows that are known of these files and no fault of them, each as the task's card "

@@ -159,8 +159,8 @@ class Stage(Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name of the stage; its checkpoint begins with it.")
     texts: tuple[str, ...] = Field(
         default=(),
-        description="Question-answer pairs: sciqag, elements, or the path of a file of pairs. What they tell of materials "
-        "of any scored task is left out.",
+        description="Question-answer pairs: sciqag; elements; computed:TASK, sentences of what an auxiliary task of computed "
+        "numbers holds; or the path of a file of pairs. What they tell of materials of any scored task is left out.",
     )
     tasks: tuple[str, ...] = Field(default=(), description="Tasks that teach here, such as auxiliary ones.")
     sampling: Sampling = Field(default=Sampling(), description="By what rule tasks and texts share the stream.")
