@@ -25,14 +25,16 @@ def result() -> dict[str, object]:
         "rows_per_second": {style: {who: 10.0 * n + k for k, who in enumerate(TRAINERS)} for n, style in enumerate(styles, 2)},
         "best": {style: {"ours": ["fp32", "feed"], "trl": ["fp32", "length"], "trainer": ["bf16", "feed"]} for style in styles},
         "final_loss": {style: {form: dict.fromkeys(TRAINERS, 0.5) for form in ("fp32", "bf16")} for style in styles},
-        "peak_gib": {style: {**dict.fromkeys(TRAINERS, 3.3), "lora": 1.7} for style in styles},
+        "peak_gib": {style: dict.fromkeys(TRAINERS, 3.3) for style in styles},
         "rows_per_second_by_setting": {style: {"trl": {"bf16, random": 3.25}} for style in styles},
         "matmul_share": 0.53, "matmul_gflops": {"fp32": 330.0, "bf16": 180.0},
     }  # fmt: skip
     for style, times in (("compact", 2.4), ("alpaca", 8.5)):
-        summary |= {f"{style}_times_trl": times, f"{style}_times_trl_defaults": 6.5, f"{style}_times_trainer": 1.9}
+        summary |= {f"{style}_times_trl": 6.5, f"{style}_times_trl_tuned": times, f"{style}_times_trainer": 1.9}
+    low = {"whole": {"peak_gib": 2.3, "rows_per_second": 17.2}, "parts": {"peak_gib": 1.7, "rows_per_second": 12.9}}
+    lora = {"batch": 32, "part": 4, "found": dict.fromkeys(styles, low)}
     rows = {style: {"batch": 32, "longest": 40} for style in styles}
-    return {"summary": summary, "machine": {"cpu": "a CPU", "threads": 2}, "rows": rows, "rounds": 3}
+    return {"summary": summary, "machine": {"cpu": "a CPU", "threads": 2}, "rows": rows, "rounds": 3, "lora": lora}
 
 
 def test_every_trainer_has_its_line(tmp_path: Path) -> None:
@@ -41,17 +43,39 @@ def test_every_trainer_has_its_line(tmp_path: Path) -> None:
     assert "| compact | TRL's SFTTrainer | fp32, strictly by length | 21.0 | 0.500 | 3.3 |" in text
     assert "| alpaca | matdarwin | fp32, our batches | 30.0 | 0.500 | 3.3 |" in text
     assert text.count("at its own defaults | bf16, random order | 3.2 |") == 2
-    assert "compact prompts 2.4 times TRL well set, 6.5 times TRL at its defaults" in text
-    assert "53 %" in text and "1.7 GiB" in text and "medians of 3 rounds" in text
+    assert "compact prompts 6.5 times TRL at its defaults, 2.4 times TRL well set" in text
+    told = "2.3 GiB and 17 rows a second with a batch at once, 1.7 GiB and 13 in parts of 4 rows"
+    assert f"batches of 32: compact prompts {told}; alpaca prompts {told}." in text
+    assert "53 %" in text and "medians of 3 rounds" in text
 
 
 def test_what_is_not_there_has_no_section_and_what_is_broken_is_named(tmp_path: Path) -> None:
     assert bench_table.sections(tmp_path) == []
-    for name in ("train", "screen", "serve"):
+    for name in ("data", "train", "options", "screen", "serve"):
         put(tmp_path, "{}", name)
         with pytest.raises(ResultsError, match=rf"{name}\.json is no benchmark result"):
             bench_table.sections(tmp_path)
         (tmp_path / "bench" / f"{name}.json").unlink()
+
+
+def test_options_and_data(tmp_path: Path) -> None:
+    machine = {"cpu": "a CPU", "threads": 2}
+    rates = {"as it is": (20.0, 1.5), "layers compiled": (18.0, 75.2)}
+    settings = {
+        style: {name: {"rows_per_second": rate - n, "first_step_s": first} for name, (rate, first) in rates.items()}
+        for n, style in enumerate(("compact", "alpaca"))
+    }
+    shares = {style: {"as it is": 1.0, "layers compiled": 0.9} for style in settings}
+    put(tmp_path, json.dumps({"summary": shares, "settings": settings, "batch": 32, "steps": 3, "rounds": 2, "machine": machine}), "options")  # fmt: skip
+    summary = {"first_s": 31.25, "load_s": 1.5, "prompts_s": 2.75}
+    audit = {"seconds": 41.5, "peak_gib": 0.75, "pairs": 1234, "verdict": "CLEAN"}
+    run = {"peak_gib": 1.25, "told": {"tasks": 22, "rows": 12345}}
+    put(tmp_path, json.dumps({"summary": summary, "first": run, "second": run, "audit": audit, "recipe": "r.yaml", "machine": machine}), "data")  # fmt: skip
+    data, options = bench_table.sections(tmp_path)
+    assert "| layers compiled | 18.0 | 0.90 | 17.0 | 0.90 |" in options and "medians of 6 steps" in options
+    assert "takes 75 and 75 s" in options
+    assert "All 22 scored tasks, 12,345 rows" in data and "| of which loading | 1.5 | |" in data
+    assert "`darwin audit r.yaml`, 1,234 pairs of tasks and folds, CLEAN | 41.5 | 0.75 |" in data
 
 
 def test_a_screen_and_a_server(tmp_path: Path) -> None:

@@ -77,14 +77,19 @@ def test_the_licences_of_earlier_stages_and_evidence_are_inherited(tmp_path: Pat
     recipe = {
         "name": "know",
         "evidence": ["gap_mp"],
-        "before": [{"name": "qa", "texts": ["sciqag", "my.jsonl", "computed:bulk_modulus"], "tasks": [private, "tiny_gap"]}],
+        "before": [
+            {"name": "qa", "texts": ["sciqag", "my.jsonl", "computed:bulk_modulus"], "tasks": [private, "tiny_gap"]}
+        ],
     }
     text = card_markdown(card(tmp_path, recipe=recipe), {})
     assert (
         "gap\\_mp (knowledge beyond the tasks' own rows): computed band gaps of the Materials Project: CC BY 4.0"
         in text
     )
-    assert f"computed:bulk\\_modulus (knowledge beyond the tasks' own rows): {registry.load('bulk_modulus').licence}" in text
+    assert (
+        f"computed:bulk\\_modulus (knowledge beyond the tasks' own rows): {registry.load('bulk_modulus').licence}"
+        in text
+    )
     assert "my.jsonl (knowledge beyond the tasks' own rows): a file of the user's own" in text
     assert re.search(r"\*\*Not for commercial use\*\*: the data of " + re.escape(private.replace("_", "\\_")), text)
     assert "Where no licence is stated (sciqag)" in text

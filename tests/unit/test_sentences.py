@@ -88,7 +88,13 @@ def test_every_number_is_that_of_the_table() -> None:
 
 def test_units_stand_behind_their_numbers() -> None:
     units = {"radius": "angstrom", "mass": "u", "melting": "K", "boiling": "K", "density": "kg/m3", "ionization": "eV"}
-    units |= {"affinity": "eV", "covalent": "angstrom", "surface": "angstrom", "polarizability": "cubic bohr", "heat": "J/mol/K"}
+    units |= {
+        "affinity": "eV",
+        "covalent": "angstrom",
+        "surface": "angstrom",
+        "polarizability": "cubic bohr",
+        "heat": "J/mol/K",
+    }
     for pair in ALL:
         fact = pair.row.split(":")[1]
         if fact == "states":
@@ -101,7 +107,19 @@ def test_what_is_unknown_is_left_out() -> None:
     rows = {pair.row.rpartition(":")[0] for pair in ALL}
     assert {"Si:melting", "Fe:group", "He:valence", "O:radius"} <= rows
     assert {"Cl:affinity", "U:covalent", "Xe:states"} <= rows
-    absent = {"N:affinity", "Zn:affinity", "Pm:heat", "He:states", "He:electronegativity", "He:radius", "Fe:valence", "La:group", "Tc:mass", "O:density", "As:boiling"}
+    absent = {
+        "N:affinity",
+        "Zn:affinity",
+        "Pm:heat",
+        "He:states",
+        "He:electronegativity",
+        "He:radius",
+        "Fe:valence",
+        "La:group",
+        "Tc:mass",
+        "O:density",
+        "As:boiling",
+    }
     assert not absent & rows
     assert not {row for row in rows if row.split(":")[0] in ("Fm", "Mt", "Ds", "Og")}
     assert not [pair for pair in ALL if "nan" in pair.answer.lower() or "none" in pair.answer.lower()]

@@ -1,4 +1,4 @@
-"""The benchmarks of training, screening and serving as sections of docs/results.md."""
+"""The benchmarks of data, training, screening and serving as sections of docs/results.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def sections(results: Path) -> list[str]:
     Raises:
         ResultsError: A file is no such result.
     """
-    made: dict[str, Callable[[dict[str, Any]], str]] = {"train": _train, "screen": _screen, "serve": _serve}
+    made: dict[str, Callable[[dict[str, Any]], str]] = {
+        "data": _data, "train": _train, "options": _options, "screen": _screen, "serve": _serve,
+    }  # fmt: skip
     found = [_section(results / "bench" / f"{name}.json", make) for name, make in made.items()]
     return [section for section in found if section is not None]
 
@@ -50,13 +52,18 @@ def _train(data: dict[str, Any]) -> str:
     batch = next(iter(data["rows"].values()))["batch"]
     longest = ", ".join(f"{style} {rows_of['longest']}" for style, rows_of in data["rows"].items())
     times = "; ".join(
-        f"{style} prompts {summary[f'{style}_times_trl']:.1f} times TRL well set, "
-        f"{summary[f'{style}_times_trl_defaults']:.1f} times TRL at its defaults, "
+        f"{style} prompts {summary[f'{style}_times_trl']:.1f} times TRL at its defaults, "
+        f"{summary[f'{style}_times_trl_tuned']:.1f} times TRL well set, "
         f"{summary[f'{style}_times_trainer']:.1f} times the Trainer"
         for style in summary["rows_per_second"]
     )
     gflops = ", ".join(f"{rate:,.0f} in {form}" for form, rate in summary["matmul_gflops"].items())
-    lora = max(peaks["lora"] for peaks in summary["peak_gib"].values())
+    lora = data["lora"]
+    low = "; ".join(
+        f"{style} prompts {one['whole']['peak_gib']:.1f} GiB and {one['whole']['rows_per_second']:.0f} rows a second with a batch "
+        f"at once, {one['parts']['peak_gib']:.1f} GiB and {one['parts']['rows_per_second']:.0f} in parts of {lora['part']} rows"
+        for style, one in lora["found"].items()
+    )
     return "\n\n".join(
         [
             "## Speed of training",
@@ -71,7 +78,50 @@ def _train(data: dict[str, Any]) -> str:
                 ]
             ),
             f"Ours: {times}. Matrix products run at {gflops} GFLOP/s here, of which training reaches "
-            f"{100 * summary['matmul_share']:.0f} % with compact prompts. Low-rank training peaks at {lora:.1f} GiB.",
+            f"{100 * summary['matmul_share']:.0f} % with compact prompts. Low-rank training of batches of {lora['batch']}: {low}.",
+        ]
+    )
+
+
+def _options(data: dict[str, Any]) -> str:
+    settings, shares = data["settings"], data["summary"]
+    rows = "\n".join(
+        f"| {name} | "
+        + " | ".join(
+            f"{settings[style][name]['rows_per_second']:.1f} | {shares[style][name]:.2f}" for style in settings
+        )
+        + " |"
+        for name in next(iter(settings.values()))
+    )
+    heads = " | ".join(f"{style} prompts, rows a second | share" for style in settings)
+    compiled = " and ".join(f"{of['layers compiled']['first_step_s']:.0f}" for of in settings.values())
+    return "\n\n".join(
+        [
+            "### What each option is worth",
+            f"Our loop in batches of {data['batch']} in fp32, as it is and with one thing changed at a time; "
+            f"{_where(data['machine'])}; medians of {data['rounds'] * data['steps']} steps, all settings in turn.",
+            f"| setting | {heads} |\n| --- |{' --- | --- |' * len(settings)}\n{rows}",
+            f"Compiling takes {compiled} s before the first step is done.",
+        ]
+    )
+
+
+def _data(data: dict[str, Any]) -> str:
+    summary, told, audit = data["summary"], data["first"]["told"], data["audit"]
+    return "\n\n".join(
+        [
+            "## Speed of the data layer",
+            f"All {told['tasks']} scored tasks, {told['rows']:,} rows, one process of one thread; {data['machine'].get('cpu')}.",
+            "\n".join(
+                [
+                    "| what | seconds | peak GiB |",
+                    "| --- | --- | --- |",
+                    f"| every file parsed, and every row a prompt with its answer | {summary['first_s']:.1f} | {data['first']['peak_gib']:.2f} |",
+                    f"| the same from the kept tables | {summary['prompts_s']:.1f} | {data['second']['peak_gib']:.2f} |",
+                    f"| of which loading | {summary['load_s']:.1f} | |",
+                    f"| `darwin audit {data['recipe']}`, {audit['pairs']:,} pairs of tasks and folds, {audit['verdict']} | {audit['seconds']:.1f} | {audit['peak_gib']:.2f} |",
+                ]
+            ),
         ]
     )
 
