@@ -253,7 +253,11 @@ def _mendeleev() -> dict[str, dict[str, Any]]:
     states = fetch_table("oxidationstates")
     usual = states[states["category"] == "main"].groupby("atomic_number")["oxidation_state"].apply(list)
     rows = fetch_table("elements").to_dict("records")
-    return {row["symbol"]: {**row, "states": usual.get(row["atomic_number"], [])} for row in rows}
+    return {
+        row["symbol"]: {str(column): value for column, value in row.items()}
+        | {"states": usual.get(row["atomic_number"], [])}
+        for row in rows
+    }
 
 
 def normal(text: str) -> str:
