@@ -2,7 +2,7 @@
 
 The default base model on the rows of expt_gap's fold 0 training set, full fine-tuning in batches of 32, in one process. All
 settings take turns, round by round, each with the model as it begins and the same batches; the first step of a turn only
-warms up. Rates are medians over all timed steps. What compiling the layers takes before the first step is done is told apart.
+warms up. Rates are medians over all timed steps.
 Writes results/bench/options.json.
 
     python benchmarks/options.py            # a quarter of an hour on two cores with nothing else to do
@@ -94,25 +94,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bf16 autocast": {"autocast": torch.bfloat16},
     "activations computed anew": {"options": {"checkpointing": True}},
     "batch in four parts": {"options": {"micro_batch": 8}},
-    "layers compiled": {"compiled": True},
 }
 
 
 def turn(
     base: Path, rows: Sequence[Rows], vocabulary: Sequence[int], *, around: Callable[[], Any] = as_it_is,
     shuffled: bool = False, embeddings: str = "used", autocast: Any = None, options: dict[str, Any] | None = None,
-    compiled: bool = False,
-) -> tuple[float, list[float]]:  # fmt: skip
-    """Train one model in one setting: seconds of the first step, and of each later one."""
+) -> list[float]:  # fmt: skip
+    """Train one model in one setting: seconds of each step after the first."""
     given = shuffled_rows(rows) if shuffled else rows
     model = load_model(base, dtype=torch.float32)
     words = UsedWords(model, vocabulary) if embeddings == "used" else None
     if embeddings == "frozen":
         model.get_input_embeddings().requires_grad_(False)
-    if compiled:
-        torch._dynamo.reset()
-        for layer in model.get_decoder().layers:
-            layer.compile(dynamic=True)
     seconds = []
     with ExitStack() as stack:
         stack.enter_context(around())
@@ -122,7 +116,7 @@ def turn(
             began = time.perf_counter()
             loop.step(batch)
             seconds.append(time.perf_counter() - began)
-    return seconds[0], seconds[1:]
+    return seconds[1:]
 
 
 def shuffled_rows(rows: Sequence[Rows]) -> list[Rows]:
@@ -133,22 +127,17 @@ def shuffled_rows(rows: Sequence[Rows]) -> list[Rows]:
 
 
 def measure(style: str, size: int, steps: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Rows a second of each setting, and what compiling took."""
+    """Rows a second of each setting."""
     feed = feed_of(style, size)
     rows = list(itertools.islice(feed.batches(), 1 + steps))
     run = partial(turn, find_base(DEFAULT_BASE).folder, rows, feed.vocabulary())
     seconds: dict[str, list[float]] = {name: [] for name in SETTINGS}
-    first: dict[str, float] = {}
     for number in range(rounds):
         for name, setting in SETTINGS.items():
-            begun, later = run(**setting)
-            first.setdefault(name, begun)
+            later = run(**setting)
             seconds[name] += later
             print(f"{style}, round {number + 1}: {name}: {size / statistics.median(later):.1f} rows/s", flush=True)
-    return {
-        name: {"rows_per_second": round(size / statistics.median(found), 2), "first_step_s": round(first[name], 1)}
-        for name, found in seconds.items()
-    }
+    return {name: {"rows_per_second": round(size / statistics.median(found), 2)} for name, found in seconds.items()}
 
 
 def main() -> None:

@@ -94,14 +94,12 @@ def _options(data: dict[str, Any]) -> str:
         for name in next(iter(settings.values()))
     )
     heads = " | ".join(f"{style} prompts, rows a second | share" for style in settings)
-    compiled = " and ".join(f"{of['layers compiled']['first_step_s']:.0f}" for of in settings.values())
     return "\n\n".join(
         [
             "### What each option is worth",
             f"Our loop in batches of {data['batch']} in fp32, as it is and with one thing changed at a time; "
             f"{_where(data['machine'])}; medians of {data['rounds'] * data['steps']} steps, all settings in turn.",
             f"| setting | {heads} |\n| --- |{' --- | --- |' * len(settings)}\n{rows}",
-            f"Compiling takes {compiled} s before the first step is done.",
         ]
     )
 
