@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from matdarwin.data.cells import written
+from matdarwin.data.elements import mendeleev_table
 from matdarwin.data.folds import order
 from matdarwin.data.sources import DataError
 from matdarwin.materials import MaterialError, parse_composition
@@ -86,7 +87,7 @@ def _measured(column: str, scale: float = 1) -> Callable[[Any], float | None]:
     """Reads a column of mendeleev's table, in the unit that the table's times the scale gives."""
 
     def read(element: Any) -> float | None:
-        value = _mendeleev()[element.symbol][column]
+        value = mendeleev_table()[element.symbol][column]
         return None if value is None or math.isnan(value) else float(value) * scale
 
     return read
@@ -100,7 +101,7 @@ def _affinity(element: Any) -> float | None:
 
 def _states(element: Any) -> str | None:
     """The main oxidation states, rising."""
-    return ", ".join(f"{state:+d}" for state in sorted(_mendeleev()[element.symbol]["states"])) or None
+    return ", ".join(f"{state:+d}" for state in sorted(mendeleev_table()[element.symbol]["states"])) or None
 
 
 _FACTS = (
@@ -243,21 +244,6 @@ def _periodic_table() -> tuple[Any, ...]:
     from pymatgen.core.periodic_table import Element
 
     return tuple(Element(symbol) for symbol in ELECTRONEGATIVITY)
-
-
-@cache
-def _mendeleev() -> dict[str, dict[str, Any]]:
-    """mendeleev's table of elements by symbol, with the main oxidation states as `states`."""
-    from mendeleev.fetch import fetch_table  # brings a database library along: a second
-
-    states = fetch_table("oxidationstates")
-    usual = states[states["category"] == "main"].groupby("atomic_number")["oxidation_state"].apply(list)
-    rows = fetch_table("elements").to_dict("records")
-    return {
-        row["symbol"]: {str(column): value for column, value in row.items()}
-        | {"states": usual.get(row["atomic_number"], [])}
-        for row in rows
-    }
 
 
 def normal(text: str) -> str:
