@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from writing import write
+from writing import ended, write
 
 OUT = Path("results/bench/data.json")
 RECIPE = "recipes/qa-mt.yaml"
@@ -47,12 +47,7 @@ def run(command: list[str], home: str) -> dict[str, Any]:
     env = {**os.environ, "MATDARWIN_HOME": home, "OMP_NUM_THREADS": "1"}
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, env=env)
-    assert process.stdout is not None
-    told = json.loads(process.stdout.read())
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = status
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with {status}")
+    told, usage = ended(process, " ".join(command))
     return {
         "told": told,
         "seconds": round(time.perf_counter() - began, 2),

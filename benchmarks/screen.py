@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.tiny import tiny_checkpoint  # noqa: E402 - the tests' model, which is no part of the package
-from writing import write  # noqa: E402
+from writing import ended, write  # noqa: E402
 
 from matdarwin.prediction.files import CHUNK  # noqa: E402
 
@@ -93,17 +93,12 @@ def start(source: Path, output: Path) -> subprocess.Popen[bytes]:
 
 def measured(source: Path, output: Path) -> dict[str, Any]:
     """A whole run: rows, seconds a row once the model is loaded, and peak resident memory in MiB."""
-    return ended(start(source, output), source)
+    return done(start(source, output), source)
 
 
-def ended(process: subprocess.Popen[bytes], source: Path) -> dict[str, Any]:
+def done(process: subprocess.Popen[bytes], source: Path) -> dict[str, Any]:
     """Wait for a run to end; see `measured`."""
-    assert process.stdout is not None
-    told = json.loads(process.stdout.read())
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = status
-    if status:
-        raise SystemExit(f"the screen of {source.name} ended with {status}")
+    told, usage = ended(process, f"the screen of {source.name}")
     found = {
         "rows": told["rows"],
         "kept": told["kept"],
@@ -177,7 +172,7 @@ def main() -> None:
         undisturbed = home / "undisturbed.csv"
         process = start(sources[2], undisturbed)
         others = beside(process, sources[:2], home)
-        large = ended(process, sources[2])
+        large = done(process, sources[2])
         small, middle = others[::2], others[1::2]
         again = home / "again.csv"
         kills = killed(sources[2], again, -(-given.rows[2] // CHUNK), KILLS)

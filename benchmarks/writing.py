@@ -1,12 +1,26 @@
-"""How benchmarks write what they found."""
+"""What benchmarks share: the end of a process that is measured, and the results file."""
 
 from __future__ import annotations
 
 import json
+import os
+import resource
+import subprocess
 from pathlib import Path
 from typing import Any
 
 from matdarwin.training.provenance import commit, machine
+
+
+def ended(process: subprocess.Popen[bytes], what: str) -> tuple[Any, resource.struct_rusage]:
+    """Wait for a process to end: what it printed as JSON, and what it took."""
+    assert process.stdout is not None
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
+    if status:
+        raise SystemExit(f"{what} ended with {status}")
+    return json.loads(printed), usage
 
 
 def write(out: Path, found: dict[str, Any]) -> None:

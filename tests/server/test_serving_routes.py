@@ -190,9 +190,10 @@ def test_chat_answers_with_value_unit_and_interval(darwin: Darwin) -> None:
             await client.post("/v1/chat/completions", json={"model": darwin.name, "temperature": 0, **body}),
             await client.post("/v1/chat/completions", json={"stream": True, **body}),
             await client.post("/v1/chat/completions", json={"model": "gpt", **body}),
+            await client.get("/openapi.json"),
         ]
 
-    plain, streamed, other = asked(darwin, work)
+    plain, streamed, other, document = asked(darwin, work)
     (prediction,) = darwin.predict("GaN", "tiny_gap")
     choice = plain.json()["choices"][0]
     assert choice["finish_reason"] == "stop" and choice["message"]["role"] == "assistant"
@@ -201,6 +202,8 @@ def test_chat_answers_with_value_unit_and_interval(darwin: Darwin) -> None:
     assert f"90 % interval of {prediction.lower:.2f} to {prediction.upper:.2f} eV" in text
     lines = [line for line in streamed.text.split("\n") if line]
     assert streamed.headers["content-type"].startswith("text/event-stream") and lines[1] == "data: [DONE]"
+    stated = document.json()["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
+    assert {"application/json", "text/event-stream"} == set(stated)
     chunk = json.loads(lines[0].removeprefix("data: "))
     assert chunk["object"] == "chat.completion.chunk" and chunk["choices"][0]["delta"]["content"] == text
     assert other.status_code == 404 and darwin.name in other.json()["detail"]

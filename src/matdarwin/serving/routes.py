@@ -100,7 +100,12 @@ def _work(router: APIRouter, state: State) -> None:
         state.check_ready()
         return await tables.answer(state, request, await request.body(), column, names, coverage, conditions)
 
-    @router.post("/v1/chat/completions", responses=_WORK | documented(404), summary="Ask in plain words (OpenAI form)")
+    @router.post(
+        "/v1/chat/completions",
+        # What `stream` asks for comes as events.
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **_WORK, **documented(404)},
+        summary="Ask in plain words (OpenAI form)",
+    )
     async def completions(body: ChatBody, request: Request) -> Response:
         """The last user message is answered; one that asks for no known property is told what can be asked."""
         if body.model is not None and body.model != state.darwin.name:
