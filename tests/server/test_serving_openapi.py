@@ -67,3 +67,15 @@ def test_every_route_keeps_to_the_document(darwin: Darwin, mode: GenerationMode)
     # Had the model not been asked, the document would be kept to in vain.
     for route in ("POST /v1/predict", "POST /v1/explain"):
         assert (200 if mode is GenerationMode.POSITIVE else 422) in statuses[route]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_both_forms_of_a_chat_answer_keep_to_the_document(darwin: Darwin, stream: bool) -> None:
+    app = create_app(darwin, Settings(rate=0, seconds=10))
+    headers = {"Host": "127.0.0.1"}
+    found = schemathesis.openapi.from_asgi("/openapi.json", app, headers=headers)
+    asked = {"messages": [{"role": "user", "content": "What is the band gap of GaN?"}], "stream": stream}
+    case = found["/v1/chat/completions"]["POST"].Case(body=asked, media_type="application/json")
+    answer = case.call_and_validate(headers=headers, checks=CHECKS)
+    kind = "text/event-stream" if stream else "application/json"
+    assert answer.status_code == 200 and answer.headers["content-type"][0].startswith(kind)

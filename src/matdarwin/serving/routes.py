@@ -23,6 +23,8 @@ from matdarwin.serving.schemas import ChatBody, ExplainBody, PredictBody, Predic
 from matdarwin.serving.state import State
 
 _ALWAYS = (401, 403, 421, 429, 503)
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+"""One of the events that `stream` asks for."""
 _WORK = documented(400, 408, 413, 415, 422, 500, 504, *_ALWAYS)
 _READ = documented(*_ALWAYS)
 
@@ -102,8 +104,7 @@ def _work(router: APIRouter, state: State) -> None:
 
     @router.post(
         "/v1/chat/completions",
-        # What `stream` asks for comes as events.
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **_WORK, **documented(404)},
+        responses={200: {"content": {"text/event-stream": {"schema": _EVENT}}}, **_WORK, **documented(404)},
         summary="Ask in plain words (OpenAI form)",
     )
     async def completions(body: ChatBody, request: Request) -> Response:
