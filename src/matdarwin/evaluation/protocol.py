@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from matdarwin.data import leakage, sources
 from matdarwin.data.leakage import Split
@@ -115,6 +117,9 @@ def _refuse_other_recipe(task: Task, recipe: Recipe) -> None:
         return
     standing = BoardResult.model_validate_json(path.read_text(encoding="utf-8")).recipe
     now = results.without_fold(recipe.model_dump(mode="json"))
+    # A key that recipes have got since then had the effect of its default.
+    with contextlib.suppress(ValidationError):
+        standing = results.without_fold(Recipe.model_validate(standing).model_dump(mode="json"))
     differing = sorted(key for key in standing.keys() | now.keys() if standing.get(key) != now.get(key))
     if differing:
         raise EvaluationError(
