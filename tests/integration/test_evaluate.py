@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,16 @@ def test_a_changed_recipe_does_not_write_over_the_board_of_its_name(work: Path) 
     with pytest.raises(EvaluationError, match=r"it differs in seed.*--set name="):
         evaluate(changed, tasks=[task], folds=[0], baselines=False)
     assert board.path.read_bytes() == before
+
+
+def test_a_board_from_before_a_key_of_recipes_was_there_is_gone_on_with(work: Path) -> None:
+    recipe, task = setting(work)
+    (board,) = evaluate(recipe, tasks=[task], folds=[0], baselines=False)
+    older = json.loads(board.path.read_text())
+    assert older["recipe"]["lora"].pop("rate") == recipe.lora.rate
+    board.path.write_text(json.dumps(older))
+    (second,) = evaluate(recipe, tasks=[task], folds=[1], baselines=False)
+    assert [f["fold"] for f in second.folds] == [0, 1]
 
 
 def test_fold_models_never_become_what_predict_takes(work: Path) -> None:
