@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matdarwin.materials.material import Material
-from matdarwin.models.base import Dtype
+from matdarwin.models.base import AskedIn
 from matdarwin.models.checkpoint import Card, Checkpoint
 from matdarwin.models.store import find_checkpoint
 from matdarwin.prediction.prediction import Prediction, Predictions
@@ -39,7 +39,7 @@ class Darwin:
         self,
         checkpoint: Checkpoint,
         *,
-        dtype: Dtype = "auto",
+        dtype: AskedIn = "auto",
         batch_size: int | None = None,
         views: int | None = None,
         exact: bool = False,
@@ -54,7 +54,7 @@ class Darwin:
         model: str | Path | None = None,
         *,
         tasks: Sequence[str] = (),
-        dtype: Dtype = "auto",
+        dtype: AskedIn = "auto",
         batch_size: int | None = None,
         views: int | None = None,
         exact: bool = False,
@@ -65,7 +65,8 @@ class Darwin:
             model: Its name in the folder `checkpoints`, or its folder; None: the newest sealed product checkpoint that
                 knows the tasks.
             tasks: Ids of tasks that it must know.
-            dtype: Number format; `auto` is fp32, in which values do not depend on the batch.
+            dtype: Number format; `auto`: as its recipe has it, which is fp32 unless it says otherwise. In fp32 values do
+                not depend on the batch; bf16 and int8 (on a CPU) are for speed.
             batch_size: Prompts a batch; None: as its recipe has it.
             views: Element orders to average an answer over; None: as its recipe has it.
             exact: Prune nothing and score every end of an answer; several times slower.

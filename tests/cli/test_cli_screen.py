@@ -43,9 +43,21 @@ def test_a_real_model_gives_what_predict_gives(darwin: Darwin, at_trained: Path,
     assert (tmp_path / "screened.csv").read_bytes() == (tmp_path / "predicted.csv").read_bytes()
 
 
+def test_a_screen_in_eight_bits_gives_what_predict_gives_in_them(darwin: Darwin, at_trained: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("composition\nGaN\nCdTe\nZnO\nGa2O3\nInP\n")
+    predicted, screened = tmp_path / "predicted.csv", tmp_path / "screened.csv"
+    assert darwin("predict", "-i", str(source), "-o", str(predicted), "--dtype", "int8").code == 0
+    assert darwin("screen", str(source), str(screened), "--dtype", "int8").code == 0
+    assert screened.read_bytes() == predicted.read_bytes()
+    done = darwin("predict", "GaN", "--dtype", "int8", "--json")
+    assert "int8 instead of float32" in str(json.loads(done.out)[0]["notes"])
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        (["--dtype", "int8", "--engine", "vllm", "--url", "http://127.0.0.1:9"], "--dtype int8: the vLLM server"),
         (["--top", "3"], "--top needs --by"),
         (["--lowest"], "--lowest belongs to --by"),
         (["--where", "valeu > 1"], "`valeu` at position 0: did you mean value?"),

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -32,6 +32,10 @@ ConditionTexts = Annotated[
 ]
 BatchSize = Annotated[
     int | None, typer.Option(min=1, help="Prompts a batch. Default: as the checkpoint's recipe has it.")
+]
+NumberFormat = Annotated[
+    Literal["auto", "fp32", "bf16", "int8"],
+    typer.Option("--dtype", help="Number format; auto: as the recipe has it, else fp32. bf16 and int8 (on a CPU) are for speed."),
 ]
 Column = Annotated[
     str | None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from matdarwin.commands.common import BatchSize, Model, note
+from matdarwin.commands.common import BatchSize, Model, NumberFormat, note
 
 
 def mcp(
     model: Model = None,
     batch_size: BatchSize = None,
+    dtype: NumberFormat = "auto",
 ) -> None:
     """Give assistants the predictor as tools, by the Model Context Protocol over standard input and output.
 
@@ -18,6 +19,6 @@ def mcp(
     from matdarwin.api import Darwin
     from matdarwin.serving.mcp import create_server
 
-    darwin = Darwin.load(model, batch_size=batch_size)
+    darwin = Darwin.load(model, batch_size=batch_size, dtype=dtype)
     note(f"using checkpoint {darwin.name}, task {', '.join(darwin.tasks)}; weights are read at the first question")
     create_server(darwin).run("stdio")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from matdarwin.commands.common import (
     Coverage,
     Json,
     Model,
+    NumberFormat,
     Tasks,
     UsageError,
     condition_of,
@@ -43,9 +44,7 @@ def predict(
     model: Model = None,
     coverage: Coverage = 0.9,
     condition: ConditionTexts = None,
-    dtype: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="Number format; auto is fp32, bf16 is for speed.")
-    ] = "auto",
+    dtype: NumberFormat = "auto",
     batch_size: BatchSize = None,
     views: Annotated[
         int | None, typer.Option(min=1, max=16, help="Element orders to average over. Default: as the recipe has it.")

@@ -18,6 +18,7 @@ from matdarwin.commands.common import (
     Coverage,
     Json,
     Model,
+    NumberFormat,
     Tasks,
     UsageError,
     condition_of,
@@ -95,6 +96,7 @@ def screen(
     coverage: Coverage = 0.9,
     condition: ConditionTexts = None,
     batch_size: BatchSize = None,
+    dtype: NumberFormat = "auto",
     json: Json = False,
 ) -> None:
     """Predict a table of candidates of any length and keep those that are wanted.
@@ -109,6 +111,8 @@ def screen(
         raise UsageError("--workers belongs to --engine ray")
     if (url is not None) != (engine == "vllm"):
         raise UsageError("--engine vllm and --url belong together: the address of a vLLM server that holds the model")
+    if dtype != "auto" and engine == "vllm":
+        raise UsageError(f"--dtype {dtype}: the vLLM server has the weights and asks in its own format")
     wish = _Generator(elements, max_elements, max_atoms, substitute, max_replaced, charge_neutral)
     wish.check()
     input, output = _paths(paths, generated=wish.asked)
@@ -126,7 +130,7 @@ def screen(
 
         check_coverage(coverage)
         conditions = dict(map(condition_of, condition or []))
-        darwin = Darwin.load(model, tasks=list(dict.fromkeys(task or [])), batch_size=batch_size)
+        darwin = Darwin.load(model, tasks=list(dict.fromkeys(task or [])), batch_size=batch_size, dtype=dtype)
         names = darwin.resolve(task or None)
         asked = darwin.conditions(names, conditions)
         tasks = [darwin.tasks[name] for name in names]
@@ -172,6 +176,7 @@ def screen(
             identity = {
                 "input": screening.file_identity(input) if input is not None else _identity(table), "model": darwin.name, "weights": darwin.checkpoint.digest,
                 "coverage": coverage, "conditions": asked, "batch size": batch_size,
+                **({"dtype": dtype} if dtype != "auto" else {}),
                 # A server's last digits are its own.
                 **({"engine": engine} if engine == "vllm" else {}),
             }  # fmt: skip

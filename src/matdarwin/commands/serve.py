@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from matdarwin.commands.common import BatchSize, Model, UsageError, note, working
+from matdarwin.commands.common import BatchSize, Model, NumberFormat, UsageError, note, working
 
 
 def serve(
@@ -25,6 +25,7 @@ def serve(
         ),
     ] = None,
     batch_size: BatchSize = None,
+    dtype: NumberFormat = "auto",
     body_limit: Annotated[int, typer.Option(min=1, help="Bytes of a request's body.")] = 1 << 20,
     rows: Annotated[int, typer.Option(min=1, help="Answers of one JSON request.")] = 1000,
     queue_rows: Annotated[int, typer.Option(min=1, help="Answers that wait at a time.")] = 4096,
@@ -44,7 +45,7 @@ def serve(
         )  # fmt: skip
         from matdarwin.api import Darwin
 
-        darwin = Darwin.load(model, batch_size=batch_size)
+        darwin = Darwin.load(model, batch_size=batch_size, dtype=dtype)
         from matdarwin.serving.app import run
 
         shown = f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -20,6 +20,9 @@ from matdarwin.tasks.schema import Source
 
 DEFAULT_BASE = "smollm2-135m"
 Dtype = Literal["auto", "fp32", "bf16"]
+"""Number format to train in."""
+AskedIn = Literal["auto", "fp32", "bf16", "int8"]
+"""Number format to ask in."""
 
 EMBEDDED = {
     DEFAULT_BASE: Source(
@@ -156,16 +159,25 @@ def _keep_freed_memory() -> None:
     mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def device_and_dtype(dtype: Dtype, *, training: bool) -> tuple[Any, Any]:
+def device_and_dtype(dtype: AskedIn, *, training: bool) -> tuple[Any, Any]:
     """The device to compute on and the dtype to compute in.
 
     `auto` is fp32 for prediction, whose values must not depend on the batch. For training it is bf16 on CUDA; on a
     CPU it is whichever of the two multiplies matrices faster there, which a short measurement tells: processors
     that have bf16 instructions are not always quick at them.
+
+    Raises:
+        BaseModelError: int8 on a GPU, or for training.
     """
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if dtype == "int8":
+        if training:
+            raise BaseModelError("int8: a model is asked in it, not trained; choose auto, fp32 or bf16")
+        if device.type != "cpu":
+            raise BaseModelError("int8: for asking on a CPU alone; choose bf16 on a GPU")
+        return device, torch.int8
     if dtype == "auto":
         fast = training and (device.type == "cuda" or _cpu_prefers_bf16())
         dtype = "bf16" if fast else "fp32"
@@ -193,6 +205,12 @@ def _cpu_prefers_bf16() -> bool:
 
 def as_dtype(model: Any, dtype: Any) -> Any:
     """The model in a number format: a copy where it is another one, so that the weights in training stay as they are."""
+    import torch
+
+    if dtype == torch.int8:
+        from matdarwin.models.int8 import quantise
+
+        return quantise(copy.deepcopy(model).float())
     return model if next(model.parameters()).dtype == dtype else copy.deepcopy(model).to(dtype)
 
 

@@ -148,18 +148,23 @@ class Checkpoint:
         return load_tokenizer(self.folder / TOKENIZER)
 
     def model(self, dtype: Any) -> Any:
-        """Load the model in a torch dtype; low-rank updates are merged into their base.
+        """Load the model in a torch dtype; low-rank updates are merged into their base. int8: see `matdarwin.models.int8`.
 
         Raises:
-            BaseModelError: The weights, or the base of a low-rank checkpoint, cannot be loaded.
+            BaseModelError: The weights, or the base of a low-rank checkpoint, cannot be loaded, or not in this dtype.
             CheckpointError: The base of a low-rank checkpoint has other weights than it was trained on, or its update
                 cannot be loaded.
         """
+        import torch
+
         from matdarwin.models.base import find_base, load_model
 
+        if dtype == torch.int8:
+            from matdarwin.models.int8 import quantise
+
+            return quantise(self.model(torch.float32))
         if self.card.method == "full":
             return load_model(self.folder / WEIGHTS, dtype=dtype)
-        import torch
         from peft import PeftModel
         from safetensors import SafetensorError
 

@@ -15,7 +15,7 @@ from matdarwin.language.prompts import Encoder, Order, Style
 from matdarwin.language.tree import AnswerTree
 from matdarwin.materials import parse
 from matdarwin.materials.material import Material, MaterialError
-from matdarwin.models.base import Dtype, device_and_dtype
+from matdarwin.models.base import AskedIn, device_and_dtype
 from matdarwin.models.checkpoint import Checkpoint, CheckpointError, TaskCard
 from matdarwin.models.decoding import SURE_END, Decoder
 from matdarwin.models.distribution import AnswerDistribution, average
@@ -91,7 +91,7 @@ class Predictor:
         cls,
         checkpoint: Checkpoint,
         *,
-        dtype: Dtype = "auto",
+        dtype: AskedIn = "auto",
         batch_size: int | None = None,
         views: int | None = None,
         exact: bool = False,
@@ -100,14 +100,15 @@ class Predictor:
 
         Args:
             checkpoint: A sealed checkpoint.
-            dtype: Number format; `auto` is fp32, in which values do not depend on the batch.
+            dtype: Number format; `auto`: as its recipe has it, which is fp32 unless it says otherwise. In fp32 values do
+                not depend on the batch; bf16 and int8 (on a CPU) are for speed.
             batch_size: Prompts a batch; None: as its recipe has it.
             views: Element orders to average over; None: as its recipe has it.
             exact: Prune nothing and score every end; several times slower.
         """
         card = checkpoint.card
         asked, taught = card.recipe["predicting"], card.recipe["prompting"]
-        device, number_format = device_and_dtype(dtype, training=False)
+        device, number_format = device_and_dtype(asked["dtype"] if dtype == "auto" else dtype, training=False)
         _, calibrated_in = device_and_dtype(asked["dtype"], training=False)
         otherwise = []
         if views not in (None, 1) and taught["order"] != "permuted":

@@ -184,7 +184,7 @@ class Predicting(Part):
 
     views: int = Field(default=1, ge=1, le=16, description="Element orders to average the answer over.")
     batch_size: int = Field(default=64, ge=1, description="Prompts a batch.")
-    dtype: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Number format when scoring; auto: fp32."
+    dtype: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        default="auto", description="Number format when asked, in which intervals are calibrated too; auto: fp32."
     )
     prune: float = Field(default=0.01, ge=0, le=0.01, description="Greatest mass that may stay unexpanded.")
