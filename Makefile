@@ -45,6 +45,7 @@ results: $(VENV)/.run ## tables of docs/results.md and README.md from results/
 bench: $(VENV)/.dev ## measure the speed of data, prediction, training, screening and serving; writes results/bench (trains what is missing, but for the model of make demo: over an hour)
 	@$(PY) benchmarks/data.py
 	@$(PY) benchmarks/predict.py
+	@$(PY) benchmarks/formats.py
 	@$(PY) benchmarks/train.py
 	@$(PY) benchmarks/options.py
 	@$(PY) benchmarks/screen.py

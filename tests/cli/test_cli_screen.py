@@ -43,7 +43,9 @@ def test_a_real_model_gives_what_predict_gives(darwin: Darwin, at_trained: Path,
     assert (tmp_path / "screened.csv").read_bytes() == (tmp_path / "predicted.csv").read_bytes()
 
 
-def test_a_screen_in_eight_bits_gives_what_predict_gives_in_them(darwin: Darwin, at_trained: Path, tmp_path: Path) -> None:
+def test_a_screen_in_eight_bits_gives_what_predict_gives_in_them(
+    darwin: Darwin, at_trained: Path, tmp_path: Path
+) -> None:
     source = tmp_path / "in.csv"
     source.write_text("composition\nGaN\nCdTe\nZnO\nGa2O3\nInP\n")
     predicted, screened = tmp_path / "predicted.csv", tmp_path / "screened.csv"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from benchmarks.formats import summarise
 
 from matdarwin.studies import bench_table
 from matdarwin.studies.scores import ResultsError
@@ -75,6 +77,20 @@ def test_options_and_data(tmp_path: Path) -> None:
     assert "| padded rows | 18.0 | 0.90 | 17.0 | 0.90 |" in options and "medians of 6 steps" in options
     assert "All 22 scored tasks, 12,345 rows" in data and "| of which loading | 1.5 | |" in data
     assert "`darwin audit r.yaml`, 1,234 pairs of tasks and folds, CLEAN | 41.5 | 0.75 |" in data
+
+
+def test_what_a_number_format_costs_is_taken_row_by_row(tmp_path: Path) -> None:
+    targets = np.array([0.0, 1.0, 2.0, 3.0])
+    medians = {"fp32": targets + 0.5, "int8": targets + np.array([0.5, 0.5, 0.5, 0.9])}
+    summary = summarise({"fp32": [4.0, 2.0], "int8": [1.0, 3.0]}, medians, targets)
+    assert summary["rows_per_second"] == {"fp32": 2.0, "int8": 4.0} and summary["times_fp32"]["int8"] == 2.0
+    assert summary["mae"]["int8"] == pytest.approx(0.6) and summary["moved"]["int8"] == pytest.approx(0.1)
+    assert summary["mae_cost"]["int8"] == {"mean": pytest.approx(0.1), "standard_error": pytest.approx(0.1)}
+    run = {"summary": summary, "rows": 4, "task": "a_task", "fold": 2, "batch": 64, "checkpoint": "one", "machine": {"cpu": "a CPU", "threads": 2}}  # fmt: skip
+    put(tmp_path, json.dumps({**run, "seconds": {"fp32": [4.0, 2.0]}}), "formats")
+    (text,) = bench_table.sections(tmp_path)
+    assert "| fp32 | 2.0 | 1.00 | 0.500 | | |" in text
+    assert "| int8 | 4.0 | 2.00 | 0.600 | +0.100 ± 0.100 | 0.100 |" in text
 
 
 def test_a_screen_and_a_server(tmp_path: Path) -> None:

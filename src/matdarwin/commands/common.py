@@ -35,7 +35,9 @@ BatchSize = Annotated[
 ]
 NumberFormat = Annotated[
     Literal["auto", "fp32", "bf16", "int8"],
-    typer.Option("--dtype", help="Number format; auto: as the recipe has it, else fp32. bf16 and int8 (on a CPU) are for speed."),
+    typer.Option(
+        "--dtype", help="Number format; auto: as the recipe has it, else fp32. bf16 and int8 (on a CPU) are for speed."
+    ),
 ]
 Column = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""The benchmarks of data, training, screening and serving as sections of docs/results.md."""
+"""The benchmarks of data, training, number formats, screening and serving as sections of docs/results.md."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sections(results: Path) -> list[str]:
         ResultsError: A file is no such result.
     """
     made: dict[str, Callable[[dict[str, Any]], str]] = {
-        "data": _data, "train": _train, "options": _options, "screen": _screen, "serve": _serve,
+        "data": _data, "train": _train, "options": _options, "formats": _formats, "screen": _screen, "serve": _serve,
     }  # fmt: skip
     found = [_section(results / "bench" / f"{name}.json", make) for name, make in made.items()]
     return [section for section in found if section is not None]
@@ -100,6 +100,30 @@ def _options(data: dict[str, Any]) -> str:
             f"Our loop in batches of {data['batch']} in fp32, as it is and with one thing changed at a time; "
             f"{_where(data['machine'])}; medians of {data['rounds'] * data['steps']} steps, all settings in turn.",
             f"| setting | {heads} |\n| --- |{' --- | --- |' * len(settings)}\n{rows}",
+        ]
+    )
+
+
+def _formats(data: dict[str, Any]) -> str:
+    summary = data["summary"]
+    rows = "\n".join(
+        f"| {name} | {rate:.1f} | {summary['times_fp32'][name]:.2f} | {summary['mae'][name]:.3f} | "
+        + (
+            "| |"
+            if name == "fp32"
+            else f"{cost['mean']:+.3f} ± {cost['standard_error']:.3f} | {summary['moved'][name]:.3f} |"
+        )
+        for name, rate in summary["rows_per_second"].items()
+        for cost in [summary["mae_cost"][name]]
+    )
+    return "\n\n".join(
+        [
+            "## Number formats to ask in",
+            f"`darwin predict --dtype`, the {data['rows']:,} test rows of {data['task']}'s fold {data['fold']} in batches of "
+            f"{data['batch']} with {data['checkpoint']}; {_where(data['machine'])}; each format's fastest of "
+            f"{len(data['seconds']['fp32'])} rounds in turn. The cost in MAE is that of the medians, row by row, with its standard error.",
+            "| format | rows a second | times fp32 | MAE | cost in MAE | mean move of a median |\n"
+            f"| --- | --- | --- | --- | --- | --- |\n{rows}",
         ]
     )
 
