@@ -93,6 +93,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "AdamW not fused": {"around": unfused},
     "bf16 autocast": {"autocast": torch.bfloat16},
     "activations computed anew": {"options": {"checkpointing": True}},
+    "layers compiled": {"options": {"compile": True}},
     "batch in four parts": {"options": {"micro_batch": 8}},
 }
 

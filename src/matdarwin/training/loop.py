@@ -50,6 +50,9 @@ class Loop:
         ranks: The processes that train together.
         seed: Seed of what several processes draw; one alone goes on with torch's state.
 
+    Raises:
+        TrainingError: The layers of this model, or sharded ones, are to be compiled.
+
     Attributes:
         done: Steps that were made.
         average: The mean of the last weights, where the recipe asks for it.
@@ -70,11 +73,13 @@ class Loop:
         self._options, self._total, self._autocast = options, total, autocast
         self._ranks, self._seed, self._given = ranks or Ranks(), seed, model
         model = self._ranks.own(model)
+        if options.compile and self._ranks.sharded:
+            raise TrainingError("optimising.compile: not with sharded weights; leave the key out, or train with DDP")
         if options.checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         loss = AnswerLoss(
             model, words, number_loss=options.number_loss, weight=options.number_weight, digits=digits,
-            checkpointing=options.checkpointing,
+            checkpointing=options.checkpointing, compile=options.compile,
         )  # fmt: skip
         self._share = loss.shares
         self._module = self._ranks.wrap(loss, model)

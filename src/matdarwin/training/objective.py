@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,8 @@ from torch.nn import functional
 from transformers import DynamicCache
 
 from matdarwin.training.batches import Batch
+from matdarwin.training.compiling import CompiledLayers
+from matdarwin.training.errors import TrainingError
 from matdarwin.training.packing import can_pack, hidden_states
 from matdarwin.training.words import UsedWords
 
@@ -35,6 +38,10 @@ class AnswerLoss(torch.nn.Module):
         weight: Its factor.
         digits: Token ids of 0 to 9; needed for a number loss.
         checkpointing: Whether the model computes activations anew on the way back.
+        compile: Whether the model's layers run compiled.
+
+    Raises:
+        TrainingError: Layers are to be compiled of a model whose batches cannot be packed.
     """
 
     def __init__(
@@ -46,6 +53,7 @@ class AnswerLoss(torch.nn.Module):
         weight: float = 0.0,
         digits: Sequence[int] | None = None,
         checkpointing: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -56,6 +64,17 @@ class AnswerLoss(torch.nn.Module):
         self._checkpointing = checkpointing
         # What is computed anew on the way back would be so without its layout.
         self._packs = can_pack(model.config) and not checkpointing
+        if compile and not self._packs:
+            raise TrainingError(
+                f"optimising.compile: for models whose batches can be packed, which those of type {model.config.model_type} "
+                "cannot; leave the key out"
+            )
+        self._compiled = CompiledLayers(self._base.get_decoder()) if compile else None
+
+    @property
+    def _base(self) -> Any:
+        """The model itself, where low-rank updates are wrapped around it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     @property
     def shares(self) -> bool:
@@ -64,11 +83,11 @@ class AnswerLoss(torch.nn.Module):
 
     def forward(self, batch: Batch) -> Any:
         """Sum of the losses of a batch's judged positions, in nats."""
-        targets = batch.targets
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        targets, base = batch.targets, self._base
         output = base.get_output_embeddings() if self.words is None else self.words.output
         if self._packs:
-            hidden = hidden_states(base.get_decoder(), batch, self.words.embed(batch.ids) if self.words else None)
+            with self._compiled.used() if self._compiled else nullcontext():
+                hidden = hidden_states(base.get_decoder(), batch, self.words.embed(batch.ids) if self.words else None)
         else:
             hidden = self._padded(base, batch)
         logits = _scaled(output(hidden[batch.judged]).float(), base.config)

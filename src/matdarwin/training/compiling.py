@@ -1,0 +1,52 @@
+"""Layers that are compiled (torch.compile), for training alone: the same model answers as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+from torch._dynamo.exc import TorchDynamoException
+
+from matdarwin.training.errors import TrainingError
+
+
+class CompiledLayers:
+    """The layers of a decoder, compiled as one function that all of them share.
+
+    Lengths and numbers of rows are left open, so that it is compiled once and not for each batch. What cannot be
+    compiled whole is refused: in parts it would only look compiled.
+
+    Args:
+        decoder: A model without its output layer that runs packed batches (training/packing.py).
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self._name = type(decoder).__name__
+        self._layers = list(decoder.layers)
+        # Each class of layers once; there is one in nearly all models.
+        kinds = {type(layer) for layer in self._layers}
+        self._compiled = {kind: torch.compile(kind.forward, dynamic=True, fullgraph=True) for kind in kinds}
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Within it, the layers run compiled.
+
+        Raises:
+            TrainingError: They cannot be compiled here.
+        """
+        for layer in self._layers:
+            layer.forward = MethodType(self._compiled[type(layer)], layer)
+        try:
+            yield
+        except TorchDynamoException as error:
+            says = " ".join(str(error).split())[:300]
+            raise TrainingError(
+                f"optimising.compile: the layers of {self._name} cannot be compiled on this machine ({says}); "
+                "it takes a C++ compiler on a CPU. Leave the key out to train without"
+            ) from error
+        finally:
+            for layer in self._layers:
+                del layer.forward
