@@ -111,6 +111,13 @@ class Darwin:
         return {name: entry.task for name, entry in self.card.tasks.items()}
 
     @property
+    def caveat(self) -> str | None:
+        """What its predictions note of every interval, since it is asked in another way than it was calibrated in; None: nothing."""
+        from matdarwin.prediction.predictor import caveat
+
+        return caveat(self.card, dtype=self._options["dtype"], views=self._options["views"])
+
+    @property
     def predictor(self) -> Predictor:
         """What asks the model; loads its weights the first time."""
         if self._predictor is None:

@@ -140,6 +140,8 @@ def screen(
         if by is not None:
             wishes.rank(by, tasks, lowest=lowest)
         note(f"using checkpoint {darwin.name} (base {darwin.card.base['name']}), task {', '.join(names)}")
+        if engine != "vllm" and darwin.caveat:
+            note(f"of every row: {darwin.caveat}")
         with _candidates(input, wish, column, tasks) as table, Bar() as bar, ExitStack() as stack:
             # A generated table has its materials in its first column.
             chosen = files.choose_column(

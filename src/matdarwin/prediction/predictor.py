@@ -16,7 +16,7 @@ from matdarwin.language.tree import AnswerTree
 from matdarwin.materials import parse
 from matdarwin.materials.material import Material, MaterialError
 from matdarwin.models.base import AskedIn, device_and_dtype
-from matdarwin.models.checkpoint import Checkpoint, CheckpointError, TaskCard
+from matdarwin.models.checkpoint import Card, Checkpoint, CheckpointError, TaskCard
 from matdarwin.models.decoding import SURE_END, Decoder
 from matdarwin.models.distribution import AnswerDistribution, average
 from matdarwin.prediction.intervals import Calibration
@@ -28,6 +28,19 @@ Progress = Callable[[int, int], None]
 
 _FEW = 3
 """An element seen in fewer training materials than this is noted."""
+
+
+def caveat(card: Card, *, dtype: AskedIn = "auto", views: int | None = None) -> str | None:
+    """What is to be said of every interval of a checkpoint that is asked in another way than it was calibrated in; None: nothing."""
+    asked = card.recipe["predicting"]
+    now, then = (
+        device_and_dtype(one, training=False)[1]
+        for one in (asked["dtype"] if dtype == "auto" else dtype, asked["dtype"])
+    )
+    otherwise = [f"{views} views instead of {asked['views']}"] if views not in (None, asked["views"]) else []
+    if now != then:
+        otherwise.append(f"{now} instead of {then}".replace("torch.", ""))
+    return f"its interval was calibrated otherwise: asked with {', '.join(otherwise)}" if otherwise else None
 
 
 class Predictor:
@@ -109,16 +122,10 @@ class Predictor:
         card = checkpoint.card
         asked, taught = card.recipe["predicting"], card.recipe["prompting"]
         device, number_format = device_and_dtype(asked["dtype"] if dtype == "auto" else dtype, training=False)
-        _, calibrated_in = device_and_dtype(asked["dtype"], training=False)
-        otherwise = []
         if views not in (None, 1) and taught["order"] != "permuted":
             raise CheckpointError(
                 f"{checkpoint.name} was taught one element order ({taught['order']}), so it can be asked in 1 view only, not {views}"
             )
-        if views not in (None, asked["views"]):
-            otherwise.append(f"{views} views instead of {asked['views']}")
-        if number_format != calibrated_in:
-            otherwise.append(f"{number_format} instead of {calibrated_in}".replace("torch.", ""))
         return cls(
             checkpoint.model(number_format).to(device),
             checkpoint.tokenizer(),
@@ -134,7 +141,7 @@ class Predictor:
             order=taught["order"],
             # A model that was taught with evidence must not be asked without: where it cannot be had, this fails.
             evidence=Evidence.load(card.recipe["evidence"]) if card.recipe.get("evidence") else None,
-            caveat=f"its interval was calibrated otherwise: asked with {', '.join(otherwise)}" if otherwise else None,
+            caveat=caveat(card, dtype=dtype, views=views),
             recipe=card.recipe,
         )
 
