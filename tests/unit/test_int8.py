@@ -66,6 +66,20 @@ def test_all_linear_layers_and_no_other_weights() -> None:
     assert 0 < (found - exact).abs().mean() < 0.05 * exact.abs().mean()
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16])
+def test_low_rank_updates_are_merged_first_as_in_a_stored_checkpoint(dtype: torch.dtype) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(tiny_model(300), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    other = as_dtype(adapted, dtype)
+    assert not [name for name, _ in other.named_modules() if "lora" in name]
+    assert [name for name, _ in adapted.named_modules() if "lora" in name], "the model in training stays as it is"
+    ids = torch.arange(30)[None]
+    with torch.inference_mode():
+        exact, found = adapted(input_ids=ids).logits, other(input_ids=ids).logits
+    assert 0 < (found - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BaseModelError, match="no linear layers"):
         quantise(nn.Sequential(nn.Embedding(3, 2)))

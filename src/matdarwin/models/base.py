@@ -207,11 +207,17 @@ def as_dtype(model: Any, dtype: Any) -> Any:
     """The model in a number format: a copy where it is another one, so that the weights in training stay as they are."""
     import torch
 
+    if next(model.parameters()).dtype == dtype:
+        return model
+    other = copy.deepcopy(model)
+    # As a stored checkpoint is read: low-rank updates are merged in fp32.
+    if hasattr(other, "merge_and_unload"):
+        other = other.merge_and_unload()
     if dtype == torch.int8:
         from matdarwin.models.int8 import quantise
 
-        return quantise(copy.deepcopy(model).float())
-    return model if next(model.parameters()).dtype == dtype else copy.deepcopy(model).to(dtype)
+        return quantise(other.float())
+    return other.to(dtype)
 
 
 def _unpacked(name: str) -> Path:
