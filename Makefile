@@ -42,7 +42,7 @@ format: $(VENV)/.dev ## let ruff lay the code out
 results: $(VENV)/.run ## tables of docs/results.md and README.md from results/
 	@$(PY) -m matdarwin.studies.tables
 
-bench: $(VENV)/.dev ## measure the speed of data, prediction, training, screening and serving; writes results/bench (trains what is missing, but for the model of make demo: over an hour)
+bench: $(VENV)/.dev ## measure the speed of data, prediction, number formats, training, screening and serving; writes results/bench (trains what is missing, but for the model of make demo: over an hour)
 	@$(PY) benchmarks/data.py
 	@$(PY) benchmarks/predict.py
 	@$(PY) benchmarks/formats.py

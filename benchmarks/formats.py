@@ -44,7 +44,7 @@ def summarise(
         seconds: Of each round, by format.
         medians: Answers [n], by format.
         targets: What was measured [n].
-    """  # fmt: skip
+    """
     errors = {name: np.abs(found - targets) for name, found in medians.items()}
     rates = {name: len(targets) / min(taken) for name, taken in seconds.items()}
     return {
@@ -79,7 +79,7 @@ def main() -> None:
             began = time.perf_counter()
             answers = predictor.distributions(task, test)
             seconds[name].append(time.perf_counter() - began)
-            # An unread answer would be no number: the mean below would say so.
+            # An unread answer is no number, and neither is the mean error then.
             medians[name] = np.array([np.nan if answer is None else answer.median() for answer in answers])
             print(f"{name}: {len(test) / seconds[name][-1]:.1f} rows/s", flush=True)
     summary = summarise(seconds, medians, np.array([float(e.target) for e in test if e.target is not None]))
