@@ -236,6 +236,17 @@ def test_calibration_takes_a_tenth_but_fifty_but_at_most_a_third_and_nothing_und
     assert done.validation[STEEL.id] and found <= (found + left) / 3
 
 
+def test_rows_of_classes_are_held_back_for_calibration_only_where_numbers_of_their_material_are() -> None:
+    with in_place_of_files({GLASS.id: [example(GLASS, row, f"k{row}", "yes", fold=row % 5) for row in range(300)]}):
+        alone = split([GLASS], 0)
+    assert not alone.calibration[GLASS.id] and len(alone.train[GLASS.id]) + len(alone.validation[GLASS.id]) == 240
+    with in_place_of_files(world(5, 400)):
+        both = split([GAP, METAL], 0)
+    numbers = keys(both.calibration[GAP.id])
+    assert numbers and all(not numbers.isdisjoint(row.material.keys) for row in both.calibration[METAL.id])
+    assert numbers.isdisjoint(keys(both.train[METAL.id]))
+
+
 def test_a_fold_of_none_uses_all_and_tests_nothing() -> None:
     with in_place_of_files(world(2)):
         done = split([GAP], None)

@@ -43,7 +43,7 @@ def taught(encoder: Encoder, task: Task, width: float, target: float) -> dict[st
     return found
 
 
-@pytest.mark.parametrize("target", [0.0, 1.9, 3.0, 5.0])
+@pytest.mark.parametrize("target", [0.0, 0.3, 0.7, 1.9, 3.0, 4.6, 5.0])
 def test_the_share_of_each_beginning_is_that_of_all_numbers_that_begin_so(
     encoder: Encoder, task: Task, target: float
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from matdarwin.data.folds import groups, order
 from matdarwin.tasks.schema import Example
@@ -14,8 +14,9 @@ _LEAST_VALIDATION = 10
 
 
 def draw(
-    examples: Sequence[Example], scored: Sequence[str], seed: int, validation: float, calibration: float, minimum: int
-) -> list[str]:
+    examples: Sequence[Example], scored: Sequence[str], seed: int, validation: float, calibration: float, minimum: int,
+    *, calibrated: Collection[str] | None = None,
+) -> list[str]:  # fmt: skip
     """The part that each example goes to; examples that share a key go together.
 
     Args:
@@ -25,6 +26,8 @@ def draw(
         validation: Share of the keys for validation.
         calibration: Share of the keys for calibration.
         minimum: Fewest calibration keys a task, at most a third of what it has.
+        calibrated: Ids of the scored tasks that have intervals to calibrate; None: all. Rows of the others teach, but for
+            those whose key is drawn for one of these.
 
     Returns:
         "train", "validation" or "calibration" for each example.
@@ -47,13 +50,15 @@ def draw(
             for group in more[: max(missing, 0)]:
                 part[group] = name
 
-    if calibration > 0:
-        able = {task: size for task, size in sizes.items() if size // 3 >= LEAST_CALIBRATION}
+    mine = scored if calibrated is None else [task for task in scored if task in calibrated]
+    able = {task: sizes[task] for task in mine if sizes[task] // 3 >= LEAST_CALIBRATION}
+    if calibration > 0 and able:
         fill("calibration", calibration, {task: min(minimum, size // 3) for task, size in able.items()})
     if validation > 0:
         # The draw is among the keys that calibration left, hence the larger share of fewer.
+        left = 1 - calibration if mine else 1
         least = {task: min(_LEAST_VALIDATION, int(size * validation)) for task, size in sizes.items()}
-        fill("validation", validation / (1 - calibration), least)
+        fill("validation", validation / left, least)
     result = ["train"] * len(examples)
     for group, places in enumerate(together):
         for place in places:

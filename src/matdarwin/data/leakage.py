@@ -126,8 +126,8 @@ def split(
 
     Validation and calibration keys are drawn each by a number that depends on key and seed alone, so a key
     falls into the same part whether its task is trained alone or with others (but for the few that fill up
-    a task to its minimum). Calibration takes at least `minimum_calibration` keys of each scored task, at most
-    a third of what it has; a task that could spare under 30 gives none. Auxiliary rows are drawn only along
+    a task to its minimum). Calibration takes at least `minimum_calibration` keys of each scored regression
+    task, at most a third of what it has; a task that could spare under 30 gives none. Auxiliary rows are drawn only along
     with a scored task's key.
 
     Args:
@@ -167,7 +167,10 @@ def split(
         names = {task.id for task in cluster}
         examples = [example for task in cluster for example in merged[task.id]]
         shares = (validation, calibration, minimum_calibration)
-        drawn = draw(examples, [task.id for task in scored if task.id in names], seed, *shares)
+        own = [task for task in scored if task.id in names]
+        # Classes have no intervals, so nothing of them is held back for calibrating any.
+        numbers = {task.id for task in own if task.kind == "regression"}
+        drawn = draw(examples, [task.id for task in own], seed, *shares, calibrated=numbers)
         for example, part in zip(examples, drawn, strict=True):
             parts[part][example.task].append(example)
     for task in tasks:

@@ -45,10 +45,12 @@ class Softener:
         low, high = self._task.bounds
         center, step = float(answer), 10.0**-self._task.decimals
         reach = math.ceil(_REACH * self._width / step)
+        # In whole steps: a sum of floats may fall short of a bound that it is equal to.
+        own_tick = round(center / step)
+        first, last = max(own_tick - reach, round(low / step)), min(own_tick + reach, round(high / step))
         near = {
-            f" {format_number(value, self._task.decimals)}": math.exp(-abs(value - center) / self._width)
-            for value in (center + k * step for k in range(-reach, reach + 1))
-            if low <= value <= high
+            f" {format_number(tick * step, self._task.decimals)}": math.exp(-abs(tick - own_tick) * step / self._width)
+            for tick in range(first, last + 1)
         }
         encoded = dict(zip(near, self._encoder.answers(list(near)), strict=True))
         own = encoded[answer]

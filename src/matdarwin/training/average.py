@@ -12,6 +12,8 @@ from typing import Any
 
 EVERY = 4
 """Steps from one taken weight to the next: neighbours hardly differ, and taking one costs a pass over the memory."""
+_FEW = 8
+"""Steps up to which each one counts."""
 
 
 class WeightAverage:
@@ -20,15 +22,17 @@ class WeightAverage:
     Args:
         weights: Parameters in training; the mean has their number format, fp32.
         first: The first step (from 1) whose weights count.
+        total: The last step.
 
     Attributes:
         means: The mean of each weight so far.
         count: How many times weights were taken.
     """
 
-    def __init__(self, weights: Sequence[Any], first: int) -> None:
+    def __init__(self, weights: Sequence[Any], first: int, total: int) -> None:
         self._weights = list(weights)
         self._first = first
+        self._every = EVERY if total - first >= _FEW else 1
         self.means = [weight.detach().clone() for weight in self._weights]
         self.count = 0
 
@@ -36,7 +40,7 @@ class WeightAverage:
         """Count the weights after a step in, where it is one that counts."""
         import torch
 
-        if step < self._first or (step - self._first) % EVERY:
+        if step < self._first or (step - self._first) % self._every:
             return
         self.count += 1
         with torch.no_grad():

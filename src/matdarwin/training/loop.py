@@ -95,8 +95,8 @@ class Loop:
         self.done = 0
         self.average = None
         if options.average:
-            first = total - round(options.average * total) + 1
-            self.average = WeightAverage(list(self._weights.values()), first=first)
+            first = total - max(1, round(options.average * total)) + 1
+            self.average = WeightAverage(list(self._weights.values()), first=first, total=total)
 
     def step(self, rows: Sequence[Encoded]) -> Step:
         """Move the weights by one batch.

@@ -59,8 +59,12 @@ def recipe_hash(recipe: Recipe, tasks: Sequence[Task], base: Base) -> str:
 def _beyond(recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]:
     """What shapes a result beyond its tasks' own rows, where there is such a thing: evidence, and what earlier stages learn."""
     found: dict[str, Any] = {}
+    if recipe.split.calibration and any(task.kind == "classification" for task in tasks):
+        # Once, rows of classes were held back too; what was trained so is not what would be trained now.
+        found["calibrated"] = "regression"
     if recipe.evidence:
-        found["evidence"] = evidence.digest(evidence.choose(recipe.evidence))
+        told = [task.id for task in tasks if task.origin == "measured"]
+        found["evidence"] = [evidence.digest(evidence.choose(recipe.evidence)), told]
     if recipe.before:
         found["texts"] = {name: texts.digest(name) for stage in recipe.before for name in stage.texts}
         found["earlier"] = [_shape(task) for task in earlier_tasks(recipe, tasks)]
