@@ -124,7 +124,7 @@ def _told(error: Exception) -> int:
         note(f"error: {message}")
         return WRONG
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        note("error: the memory does not suffice; use a smaller --batch-size (or optimising.batch_size)")
+        note("error: the memory does not suffice; use a smaller --batch-size, or, in a recipe, optimising.micro_batch")
         return WRONG
     note(
         f"error: a fault in the program: {type(error).__name__}: {message[:500]}; darwin --debug ... shows where, please report it"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.tiny import tiny_base, tiny_task
+from tests.tiny import tiny_base, tiny_recipe, tiny_task
 from tests.untrained import RECIPE, untrained
 
 from conftest import Darwin
@@ -79,3 +79,27 @@ def test_diff_unknown(darwin: Darwin, base: Path) -> None:
     for words in (["oen", "two"], ["two", "oen"]):
         done = darwin("models", "diff", *words)
         assert (done.code, done.out) == (2, "") and "did you mean one?" in done.err
+
+
+def test_an_earlier_stage_is_shown_and_not_asked(darwin: Darwin, home: Path, tmp_path: Path) -> None:
+    from matdarwin.training.run import train
+
+    gap = tiny_task(home)
+    more = home / "more.yaml"
+    more.write_text(tiny_task(home, id="tiny_more", scored=False).model_dump_json(), encoding="utf-8")
+    quick = {"epochs": 1, "batch_size": 16}
+    made = train(
+        tiny_recipe(tiny_base(home / "base"), [gap], before=[{"name": "facts", "tasks": [str(more)], "optimising": quick}], optimising=quick),
+        tasks=[gap],
+    )  # fmt: skip
+    (stage,) = made.card.training["earlier"]
+    shown = darwin("models", "show", stage)
+    assert shown.code == 0 and "recipe    facts (" in shown.out
+    assert darwin("models", "diff", stage, made.name).code == 0
+    for args in (
+        ("models", "export", stage, "--to", str(tmp_path / "out")),
+        ("evaluate", stage),
+        ("predict", "GaN", "--model", stage),
+    ):
+        done = darwin(*args)
+        assert (done.code, done.out) == (2, "") and "is an earlier stage of other trainings and has no task" in done.err

@@ -116,7 +116,7 @@ def test_the_best_epoch_is_kept_through_all_kills(
     with pytest.raises(Killed):
         train(recipe, tasks=[task], report=Killer(15), save_every=0)
     snapshots = folder(home) / "snapshots"
-    assert {p.name for p in snapshots.iterdir()} == {"best", "step-000000012", "step-000000013"}
+    assert {p.name for p in snapshots.iterdir()} == {"best-000003", "step-000000012", "step-000000013"}
     made = train(recipe, tasks=[task], save_every=0)
     assert contents(made) == contents(whole) and made.card.training["best_epoch"] == 3
 
@@ -153,6 +153,90 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_good_state(
     assert sorted(p.name for p in (folder(home) / "snapshots").iterdir()) == ["step-000000002", "step-000000003"]
     made = train(recipe, tasks=[task])
     assert contents(made) == expected and made.card.training["resumed"] == 1
+
+
+def test_the_best_weights_are_never_others_than_those_that_were_scored(
+    base: Path, task: Task, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matdarwin.training import judging
+
+    monkeypatch.setattr(judging, "validate", lambda run: {task.id: ("mae", float(len(run.lines())))})
+    recipe = tiny_recipe(base, [task], **OPTIONS)
+    with pytest.raises(Killed):
+        train(recipe, tasks=[task], report=Killer(15), save_every=0)
+    (best,) = (folder(home) / "snapshots").glob("best-*")
+    (best / "state.safetensors").unlink()
+    with pytest.raises(
+        TrainingError, match=r"best-000003 is damaged: .* weights of epoch 3, the best by validation.*Remove"
+    ):
+        train(recipe, tasks=[task], save_every=0)
+
+
+def test_damaged_states_do_not_push_good_ones_out(base: Path, task: Task, home: Path) -> None:
+    recipe = tiny_recipe(base, [task], **OPTIONS)
+    with pytest.raises(Killed):
+        train(recipe, tasks=[task], report=Killer(8), save_every=0)
+    snapshots = folder(home) / "snapshots"
+    for number in (20, 21):
+        (snapshots / f"step-{number:09d}").mkdir()
+    (snapshots / ".step-000000009").mkdir()
+    with pytest.raises(Killed):
+        train(recipe, tasks=[task], report=Killer(3), save_every=0)
+    left = sorted(p.name for p in snapshots.iterdir() if not p.name.startswith("best"))
+    assert len(left) == 2 and max(left) < "step-000000011"
+
+
+def test_metrics_that_a_power_cut_shortened_take_an_earlier_state(
+    base: Path, task: Task, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(base, [task], **OPTIONS)
+    expected = contents(elsewhere(tmp_path / "whole", monkeypatch, recipe, task))
+    with pytest.raises(Killed):
+        train(recipe, tasks=[task], report=Killer(7), save_every=0)
+    log = folder(home) / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:-2]) + lines[-2][:5])
+    said: list[str] = []
+
+    class Listening(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    assert contents(train(recipe, tasks=[task], report=Listening())) == expected
+    assert any("is shorter than at step" in text for text in said) and any("goes on at step" in text for text in said)
+
+
+def test_a_number_format_that_was_measured_is_kept(
+    base: Path, task: Task, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from matdarwin.training import run as runs
+
+    recipe = tiny_recipe(base, [task], **{**OPTIONS, "dtype": "auto"})
+    for measured, report in ((torch.bfloat16, Killer(7)), (torch.float32, Silent())):
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, "device_and_dtype", lambda *_, measured=measured, **__: (torch.device("cpu"), measured))
+            try:
+                made = train(recipe, tasks=[task], report=report, save_every=0)
+            except Killed:
+                continue
+    assert made.card.training["resumed"] == 1 and made.card.training["dtype"] == "bfloat16"
+
+
+def test_what_a_kill_after_the_seal_has_left_is_cleared(base: Path, task: Task, home: Path) -> None:
+    made = train(tiny_recipe(base, [task], **OPTIONS), tasks=[task])
+    left = made.folder.with_name(f".{made.name}.run") / "snapshots"
+    left.mkdir(parents=True)
+    assert train(tiny_recipe(base, [task], **OPTIONS), tasks=[task]).name == made.name and not left.parent.exists()
+
+
+def test_the_page_of_a_run_that_failed_says_why(base: Path, task: Task, home: Path) -> None:
+    optimising = {"epochs": 3, "learning_rate": 1e30, "clip": 1e30}
+    with pytest.raises(TrainingError):
+        train(tiny_recipe(base, [task], **{**OPTIONS, "optimising": optimising}), tasks=[task])
+    page = (folder(home) / "training.html").read_text(encoding="utf-8")
+    assert "stopped: " in page and "lower optimising.learning_rate" in page and 'http-equiv="refresh"' not in page
 
 
 SCRIPT = """

@@ -93,6 +93,36 @@ def test_a_stage_is_taught_once_and_shared(home: Path, known: dict[str, Task], m
     assert len(taught) == 3 and seed.card.training["earlier"] != first.card.training["earlier"]
 
 
+def test_a_stage_follows_how_its_tasks_are_asked(home: Path, known: dict[str, Task]) -> None:
+    base = tiny_base(home / "base")
+    asked = recipe(base, before=[stage()])
+    first = train(asked, tasks=[known["tiny_gap"]]).card.training["earlier"]
+    words = tuple(f"computed {word}" for word in known["tiny_computed"].wordings)
+    known["tiny_computed"] = known["tiny_computed"].model_copy(update={"wordings": words})
+    second = train(asked, tasks=[known["tiny_gap"]]).card.training["earlier"]
+    assert first != second
+
+
+def test_chance_begins_anew_with_each_stage(
+    home: Path, known: dict[str, Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matdarwin.training import run as runs
+
+    real = teach.teach
+
+    def drawing(run: Any, *given: Any, **options: Any) -> Any:
+        done = real(run, *given, **options)
+        drawn.append(float(torch.rand(())))
+        return done
+
+    drawn: list[float] = []
+    monkeypatch.setattr(runs, "teach", drawing)
+    base, task = tiny_base(home / "base"), known["tiny_gap"]
+    train(recipe(base, before=[stage()]), tasks=[task])
+    train(recipe(base, name="again", before=[stage()]), tasks=[task])
+    assert len(drawn) == 3 and drawn[1] == drawn[2], "whether the stage was trained or stood already"
+
+
 def test_a_limit_on_rows_is_for_the_tasks_themselves(home: Path, known: dict[str, Task]) -> None:
     task = known["tiny_gap"]
     split = split_of(recipe(home, before=[stage()], split={"limit": 20, "calibration": 0.0}), [task])

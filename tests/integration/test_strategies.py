@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,22 @@ def test_models_of_one_task_are_not_kept_those_of_all_are(size: Size, home: Path
     assert kept == {"tiny-random-st", "tiny-base-mt"}
     # As many examples of each task as a single-task model sees, on average.
     assert done.training["steps"] == 2 * 80 // 16 and set(done.tasks) == {"tiny_gap", "tiny_metal"}
+
+
+def test_a_model_of_another_division_is_not_scored(size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = Unit("base-mt")
+    run_unit(unit, size, Silent())
+    real = strategies_units.rows_of
+
+    def other(*given: Any) -> Any:
+        split = real(*given)
+        train, test = (dict(getattr(split, part)) for part in ("train", "test"))
+        train["tiny_gap"], test["tiny_gap"] = test["tiny_gap"], train["tiny_gap"][: len(test["tiny_gap"])]
+        return replace(split, train=train, test=test)
+
+    monkeypatch.setattr(strategies_units, "rows_of", other)
+    with pytest.raises(TrainingError, match="taught by another division of the rows of tiny_gap"):
+        run_unit(unit, size, Silent())
 
 
 def test_one_failing_unit_does_not_stop_the_others(size: Size, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,15 @@ import torch
 from tests.tiny import tiny_base
 
 from matdarwin.models import base as bases
-from matdarwin.models.base import BaseModelError, device_and_dtype, find_base, load_model, load_tokenizer
+from matdarwin.models.base import (
+    Base,
+    BaseModelError,
+    device_and_dtype,
+    find_base,
+    load_model,
+    load_tokenizer,
+    refuse_unless_causal,
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +92,37 @@ def test_a_model_that_is_not_causal_is_refused(tmp_path: Path, kind: str) -> Non
     part(architectures=[kind]).save_pretrained(tmp_path)
     with pytest.raises(BaseModelError, match=rf"holds a {kind}, which is no causal language model"):
         load_model(tmp_path, dtype=torch.float32)
+
+
+def test_a_model_that_sees_what_comes_later_is_refused(tmp_path: Path, saved: Path) -> None:
+    from transformers import BertConfig, BertLMHeadModel
+
+    shape = {
+        "vocab_size": 40,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    for name, decoder in (("sees", False), ("causal", True)):
+        model = BertLMHeadModel(BertConfig(**shape, is_decoder=decoder, architectures=["BertLMHeadModel"]))
+        model.save_pretrained(tmp_path / name)
+    base = Base("sees", tmp_path / "sees", "")
+    with pytest.raises(BaseModelError, match="sees is no causal language model: what comes later changes"):
+        refuse_unless_causal(load_model(tmp_path / "sees", dtype=torch.float32), base)
+    refuse_unless_causal(load_model(tmp_path / "causal", dtype=torch.float32), base)
+    refuse_unless_causal(load_model(saved, dtype=torch.float32), base)
+
+
+def test_a_model_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_base(tmp_path / "b")
+    weights = load_file(folder / "model.safetensors")
+    left = {name: tensor for name, tensor in weights.items() if ".layers.1." not in name}
+    save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BaseModelError, match=r"lack model\.layers\.1\..* and \d+ more; fetch the whole model"):
+        load_model(folder, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"model_type": "nothing_known"}'])

@@ -118,7 +118,7 @@ def test_collate_by_hand() -> None:
     assert batch.ids.tolist() == [5, 6, 7, 8, 9, 10, 11, 12] and batch.prefix == 2
     assert batch.places.tolist() == [[2, 3, 0, 0], [4, 5, 6, 7]] and batch.back.tolist() == [0, 1, 4, 5, 6, 7]
     assert batch.judged.tolist() == [2, 3, 5, 6, 7] and batch.targets.tolist() == [8, 1, 11, 12, 1]
-    assert batch.tokens == 4 + 6 and batch.longest == 6
+    assert batch.tokens == 4 + 6
 
 
 def test_the_last_token_of_a_prompt_is_never_shared() -> None:
@@ -388,8 +388,27 @@ def test_parts_of_a_batch_add_up_to_it() -> None:
 
 
 def test_checkpointing_changes_nothing_but_the_memory() -> None:
-    whole, less = (run(tiny_model(64), checkpointing=on) for on in (False, True))
+    models = [tiny_model(64), tiny_model(64)]
+    passes = [0, 0]
+
+    def counting(number: int) -> Any:
+        def count(*_: Any) -> None:
+            passes[number] += 1
+
+        return count
+
+    for number, model in enumerate(models):
+        model.model.layers[0].self_attn.register_forward_pre_hook(counting(number))
+    whole, less = (run(model, checkpointing=on) for model, on in zip(models, (False, True), strict=True))
     assert [s.loss for s in less] == pytest.approx([s.loss for s in whole], rel=1e-4)
+    assert passes[1] == 2 * passes[0], "activations are computed anew"
+
+
+def test_checkpointing_of_an_earlier_stage_ends_with_it() -> None:
+    model, fresh = tiny_model(64), tiny_model(64)
+    run(model, checkpointing=True)
+    fresh.load_state_dict(model.state_dict())
+    assert [s.loss for s in run(model)] == [s.loss for s in run(fresh)]
 
 
 def test_too_little_memory_is_told_with_batch_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,6 +417,15 @@ def test_too_little_memory_is_told_with_batch_and_remedy(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(AnswerLoss, "forward", full)
     with pytest.raises(TrainingError, match=r"step 1 for 8 rows of up to \d+ tokens; set optimising.micro_batch to 4"):
+        run(tiny_model(64))
+
+
+def test_too_little_memory_for_the_moments_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(TrainingError, match=r"does not suffice at step 1 for 8 rows .* optimising.checkpointing"):
         run(tiny_model(64))
 
 

@@ -32,6 +32,21 @@ def build(settings: list[str] | None = None, **keys: Any) -> Recipe:
         ({"zzzzqq": 1}, "zzzzqq is no key of a recipe"),
         ({"optimising": {"epochs": 0}}, "optimising.epochs: .*greater than or equal to 1, got 0"),
         ({"optimising": {"epochs": "many"}}, "optimising.epochs: .*got 'many'"),
+        ({"optimising": {"betas": [2, 0.9]}}, r"optimising.betas.0: .*got 2"),
+        ({"optimising": {"betas": [0.9, float("nan")]}}, r"optimising.betas.1: .*got nan"),
+        ({"optimising": {"clip": float("inf")}}, "optimising.clip: .*got inf"),
+        ({"optimising": {"learning_rate": float("inf")}}, "optimising.learning_rate: .*got inf"),
+        ({"optimising": {"smoothing": 1e9}}, "optimising.smoothing: .*got 1000000000.0"),
+        ({"seed": 10**25}, "seed: .*got 1000000"),
+        (
+            {"before": [{"name": "a", "texts": ["elements"], "optimising": {"epoch": 1}}]},
+            "before.0.optimising.epoch is no key of a recipe; did you mean epochs?",
+        ),
+        ({"overrides": {"expt_gpa": {"seed": 1}}}, "overrides.expt_gpa is no task; did you mean expt_gap?"),
+        (
+            {"overrides": {"glass": {"optimising": {"epoch": 3}}}},
+            "overrides of glass: optimising.epoch is no key of a recipe; did you mean epochs?",
+        ),
         ({"predicting": {"prune": 0.02}}, "predicting.prune: .*got 0.02"),
         ({"role": "toy"}, "role: .*'product' or 'benchmark', got 'toy'"),
         ({"name": "../up"}, "name: .*got '../up'"),
@@ -179,7 +194,13 @@ def test_words_and_defaults_do_not_change_the_digest() -> None:
         build(optimising={"epochs": 6}, predicting={"views": 1}, lora={"rank": 16}, seed=0, fold=None).digest(data="x")
         == plain
     )
-    assert build(overrides={"other": {"seed": 3}}).digest(data="x") == plain
+    assert build(overrides={"glass": {"seed": 3}}).digest(data="x") == plain
+    spare = {"micro_batch": 4, "checkpointing": True}
+    assert build(optimising=spare).digest(data="x") == plain, "a run that lacks memory goes on with less of it"
+    before = {"name": "a", "texts": ["elements"]}
+    assert (
+        build(before=[before]).digest() == build(before=[before | {"optimising": spare}]).digest() != build().digest()
+    )
 
 
 def test_a_key_added_later_does_not_change_old_digests(monkeypatch: pytest.MonkeyPatch) -> None:

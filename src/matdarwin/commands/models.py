@@ -64,7 +64,7 @@ def show_model(
     with working():
         from matdarwin.models.store import changed_since, find_checkpoint
 
-        checkpoint = find_checkpoint(name)
+        checkpoint = find_checkpoint(name, stages=True)
         card = checkpoint.card.model_dump(mode="json")
         calibrations = checkpoint.calibration()
         changed = changed_since(checkpoint)
@@ -80,7 +80,7 @@ def show_model(
         ("language", f"prompts {card['style']}, {card['answers']}"),
         (
             "recipe",
-            f"{card['recipe']['name']} ({card['recipe_hash'][:12]}…)"
+            f"{card['recipe'].get('stage', card['recipe'])['name']} ({card['recipe_hash'][:12]}…)"
             + ("" if card["fold"] is None else f", fold {card['fold']} held out"),
         ),
         (
@@ -172,9 +172,9 @@ def diff_models(
         from matdarwin.models.compare import differences
         from matdarwin.models.store import find_checkpoint
 
-        one = find_checkpoint(a)
+        one = find_checkpoint(a, stages=True)
         base = one.card.base["name"]
-        found = differences(one, find_base(base) if b in (None, base) else find_checkpoint(b))
+        found = differences(one, find_base(base) if b in (None, base) else find_checkpoint(b, stages=True))
     if json:
         emit_json(found)
         return

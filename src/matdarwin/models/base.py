@@ -130,15 +130,42 @@ def load_model(folder: Path, *, dtype: Any, random_seed: int | None = None) -> A
     try:
         if random_seed is not None:
             torch.manual_seed(random_seed)
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                str(folder), dtype=dtype, attn_implementation="sdpa", use_safetensors=True, trust_remote_code=False
+            model, told = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
+            # transformers would draw them at random.
+            if lacking := sorted(told["missing_keys"]):
+                more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+                raise BaseModelError(
+                    f"the weights in {folder} lack {', '.join(lacking[:3])}{more}; fetch the whole model"
+                )
     except (OSError, ValueError, SafetensorError) as error:
         raise BaseModelError(f"the model in {folder} cannot be loaded: {error}") from error
     model.config.use_cache = True
     return model
+
+
+def refuse_unless_causal(model: Any, base: Base) -> None:
+    """Refuse a model in which a token sees what comes after it: it would be taught answers that it has before it.
+
+    Raises:
+        BaseModelError: It is such a model.
+    """
+    import torch
+
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        one, other = (
+            model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :3] for ids in ((0, 1, 2, 3), (0, 1, 2, 1))
+        )
+    model.train(training)
+    if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max())):
+        raise BaseModelError(
+            f"{base.name} is no causal language model: what comes later changes what is said before it"
+        )
 
 
 @functools.cache

@@ -25,17 +25,27 @@ def list_checkpoints() -> list[tuple[str, Checkpoint | CheckpointError]]:
     return sorted(found, key=lambda item: item[1].card.created if isinstance(item[1], Checkpoint) else "", reverse=True)
 
 
-def find_checkpoint(name: str | None = None, tasks: Sequence[str] | None = None) -> Checkpoint:
+def find_checkpoint(name: str | None = None, tasks: Sequence[str] | None = None, *, stages: bool = False) -> Checkpoint:
     """The checkpoint of that name or folder; without one, the newest sealed product that knows the tasks.
 
+    Args:
+        name: Its name or folder.
+        tasks: Tasks that it has to know.
+        stages: Whether it may be an earlier stage of other trainings, which cannot be asked anything.
+
     Raises:
-        CheckpointError: There is none, or a task that nobody knows; the nearest names, or tasks of the same quantity,
+        CheckpointError: There is none, or it is such a stage, or a task that nobody knows; the nearest names, or tasks of the same quantity,
             are named.
     """
     if name is not None:
         for folder in (checkpoints_folder() / name, Path(name)):
             if folder.is_dir():
                 checkpoint = Checkpoint.open(folder)
+                if checkpoint.card.role == "stage" and not stages:
+                    raise CheckpointError(
+                        f"{checkpoint.name} is an earlier stage of other trainings and has no task, so it cannot be asked, "
+                        "scored or exported; train a recipe that goes on from it, such as recipes/qa-st.yaml"
+                    )
                 _knows(checkpoint, tasks or [])
                 return checkpoint
         names = [n for n, _ in list_checkpoints()]

@@ -30,6 +30,7 @@ from matdarwin.models.checkpoint import Checkpoint
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
+from matdarwin.training.errors import TrainingError
 from matdarwin.training.provenance import commit, machine
 from matdarwin.training.recipe import Recipe, earlier_tasks, split_of
 from matdarwin.training.recipe_files import load_for_tasks, load_recipe
@@ -299,6 +300,12 @@ def _model(unit: Unit, size: Size, report: Report) -> tuple[dict[str, Any], Chec
     tasks = [registry.load(name) for name in recipe.tasks]
     split = rows_of(recipe, tasks, size)
     checkpoint = train(recipe, tasks=tasks, split=split, report=report)
+    for task in tasks:
+        if checkpoint.card.tasks[task.id].parts != parts_of(split, task):
+            raise TrainingError(
+                f"{checkpoint.folder} was taught by another division of the rows of {task.id} than it would be scored "
+                "by; remove it and run this again"
+            )
     predictor = _predictor(checkpoint, recipe)
     scored = {task.id: _scored(unit, task, size, checkpoint, predictor, recipe, split, report) for task in tasks}
     told = {

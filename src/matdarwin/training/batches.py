@@ -38,11 +38,6 @@ class Batch:
     soft: tuple[Any, Any, Any] | None
     digits: Any
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest row."""
-        return self.prefix + int(self.places.shape[1])
-
 
 def collate(rows: Sequence[Encoded], device: Any, *, share: bool = True) -> Batch:
     """Put rows together.

@@ -8,8 +8,8 @@ any step; it then goes on bit for bit as it would have. Several processes take t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,9 @@ class Loop:
             raise TrainingError("optimising.compile: not with sharded weights; leave the key out, or train with DDP")
         if options.checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            # An earlier stage may have left it on.
+            model.activation_checkpointing_disable()
         loss = AnswerLoss(
             model, words, number_loss=options.number_loss, weight=options.number_weight, digits=digits,
             checkpointing=options.checkpointing, compile=options.compile,
@@ -105,6 +108,10 @@ class Loop:
             TrainingError: The loss or the gradient is not a number, before it has spoiled the weights; or the memory
                 does not suffice.
         """
+        with memory(f"step {self.done + 1}", lambda: self._smaller(rows)):
+            return self._step(rows)
+
+    def _step(self, rows: Sequence[Encoded]) -> Step:
         self._module.train()
         rate = learning_rate(self.done, self._total, self._options)
         for group in self._optimiser.param_groups:
@@ -117,22 +124,12 @@ class Loop:
         for number, own in enumerate(parts, start=1):
             # A process without rows runs one that is another's, for nothing: all have to come to the sum of the gradients.
             batch = collate(own or rows[:1], self._device, share=self._share)
-            try:
-                with self._ranks.unsummed(self._module) if number < len(parts) else nullcontext():
-                    with torch.autocast(self._device.type, self._autocast) if self._autocast else nullcontext():
-                        part = self._module(batch) / judged
-                    if not own:
-                        part = part * 0
-                    part.backward()
-            except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                count = len(batch.places)
-                raise TrainingError(
-                    f"the memory does not suffice at step {self.done + 1} for {count} rows of up to {batch.longest} "
-                    f"tokens; set optimising.micro_batch to {max(1, count // 2)} or less, which adds the "
-                    "gradients of parts of a batch, or optimising.checkpointing to true"
-                ) from error
+            with self._ranks.unsummed(self._module) if number < len(parts) else nullcontext():
+                with torch.autocast(self._device.type, self._autocast) if self._autocast else nullcontext():
+                    part = self._module(batch) / judged
+                if not own:
+                    part = part * 0
+                part.backward()
             loss += float(part.detach())
         loss = self._ranks.mean(loss)
         norm = self._clip()
@@ -148,6 +145,15 @@ class Loop:
         # The last token of an answer is only ever a target.
         tokens = sum(len(row.prompt) + len(row.answer) - 1 for row in rows)
         return Step(self.done, loss, rate, norm, tokens)
+
+    def _smaller(self, rows: Sequence[Encoded]) -> str:
+        """What the memory did not suffice for, and what takes less."""
+        count = min(self._options.micro_batch or len(rows), -(-len(rows) // self._ranks.world))
+        longest = max(len(row.prompt) + len(row.answer) for row in rows)
+        return (
+            f" for {count} rows of up to {longest} tokens; set optimising.micro_batch to {max(1, count // 2)} or less, "
+            "which adds the gradients of parts of a batch, or optimising.checkpointing to true"
+        )
 
     def _clip(self) -> float:
         """Shorten the gradient where it is too long, and tell how long it was."""
@@ -222,6 +228,25 @@ class Loop:
         if "random/cuda" in tensors and self._device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random/cuda"].cpu(), self._device)
         self.done = numbers["done"]
+
+
+@contextmanager
+def memory(place: str, remedy: Callable[[], str]) -> Iterator[None]:
+    """Where the memory does not suffice, say at what place, and what to do.
+
+    Args:
+        place: The place, in words.
+        remedy: What takes less, as the end of the sentence.
+
+    Raises:
+        TrainingError: It did not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise TrainingError(f"the memory does not suffice at {place}{remedy()}") from error
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from matdarwin.training.batches import Batch
 from matdarwin.training.compiling import CompiledLayers
 from matdarwin.training.errors import TrainingError
-from matdarwin.training.packing import can_pack, hidden_states
+from matdarwin.training.packing import can_pack, has_windows, hidden_states
 from matdarwin.training.words import UsedWords
 
 NumberLoss = Literal["none", "squared", "wasserstein"]
@@ -78,8 +78,11 @@ class AnswerLoss(torch.nn.Module):
 
     @property
     def shares(self) -> bool:
-        """Whether a prefix can be run once for all rows of a batch: its keys and values may not be thrown away then."""
-        return self._packs or not self._checkpointing
+        """Whether a prefix can be run once for all rows of a batch.
+
+        Its keys and values may not be thrown away then, and no window of attention may end inside it.
+        """
+        return self._packs or not (self._checkpointing or has_windows(self._base.config))
 
     def forward(self, batch: Batch) -> Any:
         """Sum of the losses of a batch's judged positions, in nats."""

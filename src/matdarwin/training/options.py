@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,11 +10,13 @@ from matdarwin.data.sampling import Sampling
 from matdarwin.data.sources import DataError
 from matdarwin.data.texts import check
 
+_Decay = Annotated[float, Field(ge=0, lt=1)]
+
 
 class Part(BaseModel):
-    """A part of a recipe: unknown keys are refused."""
+    """A part of a recipe: unknown keys are refused, and so are numbers that are none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Lora(Part):
@@ -78,7 +80,7 @@ class Optimising(Part):
 
     learning_rate: float = Field(default=1.5e-4, gt=0, description="Peak learning rate.")
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay.")
-    betas: tuple[float, float] = Field(default=(0.9, 0.99), description="AdamW's decay rates.")
+    betas: tuple[_Decay, _Decay] = Field(default=(0.9, 0.99), description="AdamW's decay rates.")
     warmup: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps with a rising rate.")
     clip: float = Field(default=1.0, gt=0, description="Greatest norm of the gradient.")
     batch_size: int = Field(default=32, ge=1, description="Rows a step.")
@@ -137,6 +139,7 @@ class Optimising(Part):
     smoothing: float = Field(
         default=0.0,
         ge=0,
+        le=10,
         exclude_if=lambda width: width == 0,
         description="Width of the distribution that is taught in a number's place, a share of the task's mean absolute "
         "deviation; 0: the number alone.",
@@ -149,6 +152,10 @@ class Optimising(Part):
     number_weight: float = Field(
         default=0.3, ge=0, exclude_if=lambda weight: weight == 0.3, description="Factor of the number loss."
     )
+
+    def shaping(self) -> Optimising:
+        """These without what spares memory and leaves the weights as they are, but for how sums are rounded."""
+        return self.model_copy(update={"micro_batch": None, "checkpointing": False})
 
     @model_validator(mode="after")
     def _one_measure(self) -> Optimising:

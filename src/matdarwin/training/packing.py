@@ -24,10 +24,14 @@ _FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 _Layout = tuple[int, Any, Any, Any]
 
 
+def has_windows(config: Any) -> bool:
+    """Whether a token sees only so many before it, in some layer."""
+    return bool(getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
+
+
 def can_pack(config: Any) -> bool:
     """Whether models of this configuration can be run packed: attention without windows, and without dropout."""
-    windows = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return config.model_type in _FAMILIES and not windows and not getattr(config, "attention_dropout", 0)
+    return config.model_type in _FAMILIES and not has_windows(config) and not getattr(config, "attention_dropout", 0)
 
 
 def hidden_states(decoder: Any, batch: Batch, embeddings: Any | None) -> Any:

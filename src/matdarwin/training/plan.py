@@ -7,9 +7,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
 
 from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models.base import find_base
@@ -17,14 +14,13 @@ from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
 from matdarwin.training import run as runs
 from matdarwin.training.feed import Feed
-from matdarwin.training.loop import Loop
 from matdarwin.training.options import Optimising
 from matdarwin.training.provenance import peak_memory
 from matdarwin.training.recipe import Recipe, split_of
 from matdarwin.training.report import Report, Silent
 from matdarwin.training.schedule import total_steps
 from matdarwin.training.stages import Run, own_feed, stage_feed
-from matdarwin.training.words import UsedWords
+from matdarwin.training.teach import set_up
 
 _MEASURED = 10.0
 """Seconds that the measurement takes, but for its first step."""
@@ -64,7 +60,7 @@ class Plan:
         stages: Its stages, in order.
         tokens_per_second: What this machine makes of the tasks' own stage; 0 where nothing was measured.
         memory_gib: Greatest resident memory of the measurement, in GiB; on CUDA that of the device.
-        disk_gib: Disk that the run takes at most, in GiB: two states and the checkpoint.
+        disk_gib: Disk that the run takes at most, in GiB: two states, the best weights and the checkpoint.
         free_gib: Disk that is free, in GiB.
         device: Where it would compute, and in what number format.
         parameters: Parameters in training, and of the model in all.
@@ -106,6 +102,7 @@ def plan(
     Raises:
         TrainingError: As from `training.run.train`, before anything is trained.
     """
+    runs.refuse_undivided(recipe, allow_leak=allow_leak)
     report = report or Silent()
     known = list(tasks) if tasks is not None else [registry.load(name) for name in recipe.tasks]
     base = find_base(recipe.base)
@@ -128,10 +125,12 @@ def plan(
     total = sum(p.numel() for p in run.model.parameters())
     # A state holds each weight in training, its two moments and maybe its mean; the checkpoint is written beside two.
     state = moving * 4 * (4 if recipe.optimising.average else 3)
+    # The best weights so far stand beside each state that refers to them.
+    best = 3 * moving * 4 if recipe.split.validation else 0
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
     return Plan(
         checkpoint=name, done=done, leaky=leaky, stages=tuple(stages), tokens_per_second=rate, memory_gib=memory,
-        disk_gib=(3 * state + total * 4) / 2**30, free_gib=free / 2**30,
+        disk_gib=(3 * state + best + total * 4) / 2**30, free_gib=free / 2**30,
         device=f"{next(run.model.parameters()).device.type}, {str(run.compute).removeprefix('torch.')}",
         parameters=(moving, total),
     )  # fmt: skip
@@ -148,11 +147,7 @@ def _planned(name: str, feed: Feed, options: Optimising, rate: float, *, stands:
 
 def _measure(run: Run, feed: Feed, options: Optimising) -> tuple[float, int, float]:
     """Tokens a second, parameters in training, and GiB of memory, from real steps on the model, which is then spoiled."""
-    words = None
-    if run.recipe.method == "full" and options.embeddings == "used":
-        words = UsedWords(run.model, feed.vocabulary())
-    autocast: Any | None = run.compute if run.compute != torch.float32 else None
-    loop = Loop(run.model, options, 10_000, autocast=autocast, words=words)
+    loop, words = set_up(run, feed, options, 10_000)
     batches = feed.batches()
     # The first step sets memory aside and compiles what there is to compile.
     loop.step(next(batches))

@@ -103,10 +103,10 @@ class Ranks:
         return tensor.to(like.device, copy=True)
 
     def share(self, model: Any) -> None:
-        """Give every process the first one's weights of a whole model, on the device to compute on."""
+        """Give every process the first one's weights of a whole model; the first one's is then on the device to compute on."""
 
     def placed(self, model: Any) -> AbstractContextManager[Any]:
-        """A whole model on the device to compute on for a while."""
+        """The first process's whole model on the device to compute on for a while."""
         return nullcontext()
 
 
@@ -229,17 +229,21 @@ class Several(Ranks):
 
     def share(self, model: Any) -> None:
         """See `Ranks.share`."""
-        model.to(self._state.device)
+        if self.is_first or not self.sharded:
+            model.to(self._state.device)
         for parameter in model.parameters():
-            self._dist.broadcast(parameter.detach(), src=0)
+            whole = parameter.detach().to(self._state.device)
+            self._dist.broadcast(whole, src=0)
+            parameter.detach().copy_(whole)
 
     @contextmanager
     def placed(self, model: Any) -> Iterator[None]:
         """See `Ranks.placed`."""
-        if self.sharded:
+        moved = self.sharded and self.is_first
+        if moved:
             model.to(self._state.device)
         yield
-        if self.sharded:
+        if moved:
             model.to("cpu")
 
 

@@ -83,7 +83,9 @@ class Recipe(Part):
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Number format while training; weights stay fp32."
     )
-    seed: int = Field(default=0, description="Seed of row order, wordings, element orders and random weights.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="Seed of row order, wordings, element orders and random weights."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -121,7 +123,9 @@ class Recipe(Part):
     def digest(self, **context: Any) -> str:
         """Hash of all that shapes the result: the recipe without its words, and what the caller adds (data, base)."""
         # What stands at its default is left out, so that a key added later does not make old results look new.
-        data = self.model_dump(
+        # What spares memory is left out too: a run that lacked it is to go on with less.
+        stages = (stage.model_copy(update={"optimising": stage.optimising.shaping()}) for stage in self.before)
+        data = self.model_copy(update={"optimising": self.optimising.shaping(), "before": tuple(stages)}).model_dump(
             mode="json",
             exclude={"description": True, "overrides": True, "split": {"test_limit"}, "predicting": {"batch_size"}},
             exclude_defaults=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -92,6 +92,7 @@ def build_recipe(data: dict[str, Any], settings: list[str] | None = None, *, whe
     if isinstance(data.get("tasks"), list):
         data["tasks"] = _every(data["tasks"])
     recipe = _validated(data, where)
+    _check_overrides(recipe, data, where)
     if len(recipe.tasks) == 1 and recipe.tasks[0] in recipe.overrides:
         _merge(data, recipe.overrides[recipe.tasks[0]])
         # What was asked for on the command line stands above what the file says of a task.
@@ -99,6 +100,21 @@ def build_recipe(data: dict[str, Any], settings: list[str] | None = None, *, whe
             _put(data, keys, value)
         recipe = _validated(data, f"{where}, overrides of {recipe.tasks[0]}")
     return recipe
+
+
+def _check_overrides(recipe: Recipe, data: dict[str, Any], where: str) -> None:
+    """Refuse what is wrong with a task's own keys, whether that task is trained now or not."""
+    known = registry.names()
+    for name, changes in recipe.overrides.items():
+        if name not in (*known, *recipe.tasks):
+            near = nearest(name, known)
+            raise RecipeError(
+                f"{where}: overrides.{name} is no task"
+                + (f"; did you mean {near[0]}?" if near else "; see darwin tasks")
+            )
+        own = copy.deepcopy(data) | {"tasks": [name]}
+        _merge(own, changes)
+        _validated(own, f"{where}, overrides of {name}")
 
 
 def _validated(data: dict[str, Any], where: str) -> Recipe:
@@ -122,7 +138,11 @@ def _line(problem: Any) -> str:
 def _known(parents: tuple[Any, ...]) -> list[str]:
     model: Any = Recipe
     for part in parents:
-        field = model.model_fields.get(str(part)) if hasattr(model, "model_fields") else None
+        if isinstance(part, int):
+            # An item of a tuple, whose kind stands in its type.
+            model = next(iter(get_args(model)), None)
+            continue
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         model = field.annotation if field else None
     return list(model.model_fields) if hasattr(model, "model_fields") else []
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from matdarwin.data.leakage import Split
 from matdarwin.language.answers import ANSWER_FORMAT
 from matdarwin.language.prompts import Encoder, style, wordings_hash
 from matdarwin.models import checkpoint as checkpoints
-from matdarwin.models.base import Base, device_and_dtype, find_base, load_model, load_tokenizer
+from matdarwin.models.base import Base, device_and_dtype, find_base, load_model, load_tokenizer, refuse_unless_causal
 from matdarwin.models.checkpoint import Card, Checkpoint, TaskCard
 from matdarwin.models.readme import card_markdown
 from matdarwin.tasks import registry
@@ -28,7 +29,7 @@ from matdarwin.training.errors import TrainingError
 from matdarwin.training.feed import Feed
 from matdarwin.training.options import Stage
 from matdarwin.training.provenance import commit, machine
-from matdarwin.training.recipe import DEFAULTS, Recipe, earlier_tasks
+from matdarwin.training.recipe import DEFAULTS, Recipe, earlier_tasks, ids_of
 from matdarwin.training.recipe import split_of as split_of
 from matdarwin.training.report import Report, Silent
 from matdarwin.training.stages import METRICS, PAGE, Run, calibrations, own_feed, stage_feed
@@ -112,12 +113,7 @@ def train(
         CheckpointError: Another run holds the checkpoint, or it cannot be written.
         DataError, BaseModelError: Data or base model cannot be had.
     """
-    if recipe.split.rule == "none" and not allow_leak:
-        raise TrainingError(
-            f"recipe {recipe.name} has split.rule none, by which test materials teach, so it is LEAKY and nothing is trained. "
-            "See what crosses with darwin audit, and train with split.rule: key; --allow-leak trains it as it is, and "
-            "marks every result"
-        )
+    refuse_undivided(recipe, allow_leak=allow_leak)
     world = ranks.current()
     report = (report or Silent()) if world.is_first else Silent()
     known = list(tasks) if tasks is not None else [registry.load(name) for name in recipe.tasks]
@@ -128,6 +124,7 @@ def train(
         done = checkpoints.checkpoints_folder() / name
         if world.first((done / checkpoints.MANIFEST).is_file):
             report.say(f"{name} is there already")
+            world.first(lambda: _clear(name))
             return world.first(lambda: Checkpoint.open(done))
         began = time.perf_counter()
         # Now, not when it is sealed: the code may be edited while a long run goes on with what it loaded.
@@ -136,6 +133,20 @@ def train(
         leaky = check(recipe, known, divided, audited=split is None, allow_leak=allow_leak)
         run = begin(recipe, known, base, name, report, divided, save_every=save_every)
         return _train(run, digest, code, began, leaky=leaky)
+
+
+def refuse_undivided(recipe: Recipe, *, allow_leak: bool = False) -> None:
+    """Refuse a recipe whose test materials teach by its own words, unless that is asked for.
+
+    Raises:
+        TrainingError: It is such a recipe.
+    """
+    if recipe.split.rule == "none" and not allow_leak:
+        raise TrainingError(
+            f"recipe {recipe.name} has split.rule none, by which test materials teach, so it is LEAKY and nothing is trained. "
+            "See what crosses with darwin audit, and train with split.rule: key; --allow-leak trains it as it is, and "
+            "marks every result"
+        )
 
 
 def check(
@@ -182,7 +193,11 @@ def begin(
     )
     model = load_model(
         base.folder, dtype=torch.float32, random_seed=recipe.seed if recipe.weights == "random" else None
-    ).to(device)
+    )
+    refuse_unless_causal(model, base)
+    if not ranks.current().sharded:
+        # Sharded weights are cut from it on the CPU, so that no GPU needs room for the whole.
+        model = model.to(device)
     run = Run(
         recipe=recipe, tasks=list(tasks), split=split, base=base, style=style(recipe.prompting.style),
         model=_adapt(model, recipe), tokenizer=load_tokenizer(base.folder), name=name, report=report, compute=compute,
@@ -246,6 +261,11 @@ def _fill(run: Run, folder: Path, card: Card, calibration: dict[str, Any]) -> No
     (folder / PAGE).write_text(page, encoding="utf-8")
 
 
+def _clear(name: str) -> None:
+    """Remove what a run has left that was ended after its checkpoint was sealed."""
+    shutil.rmtree(_folder(name), ignore_errors=True)
+
+
 def _folder(name: str) -> Path:
     """Where what belongs to a run stands until it has ended: its metrics, and states to go on from."""
     return checkpoints.checkpoints_folder() / f".{name}.run"
@@ -267,6 +287,7 @@ def _earlier(run: Run) -> list[str]:
             done = checkpoints.checkpoints_folder() / name
             if ranks.current().first((done / checkpoints.MANIFEST).is_file):
                 run.report.say(f"stage {stage.name}: {name} is there already")
+                ranks.current().first(partial(_clear, name))
                 stood = Checkpoint.open(done)
                 model.load_state_dict(stood.model(torch.float32).state_dict())
             else:
@@ -283,7 +304,10 @@ def stage_digests(run: Run, feeds: Sequence[Feed]) -> list[str]:
     begun = [run.base.sha256, run.recipe.weights, run.recipe.dtype, ANSWER_FORMAT, DEFAULTS]
     found = []
     for stage, feed in zip(run.recipe.before, feeds, strict=True):
-        digest = feed.digest(begun=begun, optimising=stage.optimising.model_dump(mode="json", exclude_defaults=True))
+        options = stage.optimising.shaping().model_dump(mode="json", exclude_defaults=True)
+        # How a row's text is made shapes a stage as its rows do.
+        asked = {"tasks": [_shape(task) for task in run.split.tasks if task.id in ids_of(stage)]} if stage.tasks else {}
+        digest = feed.digest(begun=begun, optimising=options, **asked)
         found.append(digest)
         begun = [digest]
     return found
@@ -308,16 +332,21 @@ def _stage(run: Run, stage: Stage, feed: Feed, digest: str) -> Checkpoint:
 def _adapt(model: Any, recipe: Recipe) -> Any:
     if recipe.method == "full":
         return model
+    import torch
     from peft import LoraConfig, get_peft_model
 
     lora = recipe.lora
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
-        ),
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        kinds = sorted(
+            {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+        )
+        raise TrainingError(f"lora.targets: this base has no {lora.targets}; it has {', '.join(kinds)}") from error
 
 
 def _parts(split: Split, task: Task) -> list[tuple[str, list[Example]]]:

@@ -84,12 +84,13 @@ class Run:
             return []
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
-    def page(self, state: State, *, done: int, total: int, seconds: float, tokens: int) -> str:
+    def page(self, state: State, *, done: int, total: int, seconds: float, tokens: int, remark: str = "") -> str:
         """The training page as it stands, as HTML."""
         facts = Facts(
             name=self.name, stage=self.stage, state=state, done=done, total=total, seconds=seconds, tokens=tokens,
             written=datetime.now(UTC), recipe=yaml.safe_dump(self.recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
             machine=machine(), memory_gib=peak_memory(), units={task.id: task.unit for task in self.tasks if task.unit},
+            remark=remark,
         )  # fmt: skip
         return render(self.lines(), facts)
 

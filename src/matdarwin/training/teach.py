@@ -6,19 +6,20 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from matdarwin.data import disk
 from matdarwin.language.prompts import Encoder
 from matdarwin.training import judging
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.feed import Feed
-from matdarwin.training.loop import Loop
+from matdarwin.training.loop import Loop, memory
 from matdarwin.training.options import Optimising
 from matdarwin.training.page import State
 from matdarwin.training.ranks import current
@@ -27,8 +28,6 @@ from matdarwin.training.snapshots import Snapshots
 from matdarwin.training.stages import PAGE, Run
 from matdarwin.training.words import UsedWords
 
-_BEST = "best"
-"""Name of the snapshot with the weights of the best epoch, which is never dropped."""
 _SHOWN = 30.0
 """Seconds from one training page to the next."""
 _WORTH = 60.0
@@ -75,6 +74,37 @@ class _Went:
     best: tuple[float, int, dict[str, tuple[str, float]]] | None = None
 
 
+def set_up(run: Run, feed: Feed, options: Optimising, total: int) -> tuple[Loop, UsedWords | None]:
+    """A loop over a run's model, before its first step, and the embeddings that it trains apart.
+
+    Args:
+        run: The run; which of its model's weights move is set.
+        feed: The batches.
+        options: How the weights are moved.
+        total: Steps of the whole training.
+
+    Raises:
+        TrainingError: An option that this base or these processes do not take.
+    """
+    processes, words = current(), None
+    if run.recipe.method == "full":
+        # An earlier stage may have left them as it had them.
+        for matrix in (run.model.get_input_embeddings().weight, run.model.get_output_embeddings().weight):
+            matrix.requires_grad_(options.embeddings != "frozen")
+        if options.embeddings == "used":
+            if processes.sharded:
+                raise TrainingError(
+                    "optimising.embeddings: used trains some rows of a matrix apart, which cannot be sharded (FSDP); "
+                    "choose trained or frozen"
+                )
+            words = UsedWords(run.model, feed.vocabulary())
+    loop = Loop(
+        run.model, options, total, autocast=run.compute if run.compute != torch.float32 else None, words=words,
+        digits=_digits(run, options), ranks=processes, seed=run.recipe.seed,
+    )  # fmt: skip
+    return loop, words
+
+
 class _Teaching:
     def __init__(self, run: Run, feed: Feed, options: Optimising, *, choose: bool) -> None:
         self._run, self._feed, self._choose = run, feed, choose
@@ -83,25 +113,17 @@ class _Teaching:
         self._epochs = -(-self._total // feed.steps)
         # Small sets are passed over many times; validating after each pass would cost more than training.
         self._every = math.ceil(self._epochs / max(options.epochs, 1))
-        self._words = None
-        if run.recipe.method == "full":
-            # An earlier stage may have left them as it had them.
-            for matrix in (run.model.get_input_embeddings().weight, run.model.get_output_embeddings().weight):
-                matrix.requires_grad_(options.embeddings != "frozen")
-        if run.recipe.method == "full" and options.embeddings == "used":
-            if self._ranks.sharded:
-                raise TrainingError(
-                    "optimising.embeddings: used trains some rows of a matrix apart, which cannot be sharded (FSDP); "
-                    "choose trained or frozen"
-                )
-            self._words = UsedWords(run.model, feed.vocabulary())
-        self._loop = Loop(
-            run.model, options, self._total, autocast=run.compute if run.compute != torch.float32 else None,
-            words=self._words, digits=_digits(run, options), ranks=self._ranks, seed=run.recipe.seed,
-        )  # fmt: skip
         self._snapshots = Snapshots(run.folder / "snapshots")
+        found = self._snapshots.latest(self._usable) if self._ranks.is_first else None
+        state = self._ranks.first(lambda: found[1] if found else None)
+        if state is not None and "compute" in state:
+            # What `auto` chose when the run began: a busy machine may measure otherwise today.
+            run.compute = getattr(torch, state["compute"])
+        # Whether earlier stages were trained in this process or stood already must not show.
+        torch.manual_seed(run.recipe.seed)
+        self._loop, self._words = set_up(run, feed, options, self._total)
         self._went = _Went()
-        self._resume()
+        self._resume(found[0] if found else {}, state)
         lines = run.lines() if self._ranks.is_first else []
         self._losses = [float(line["loss"]) for line in lines if "loss" in line]
         self._saved = self._lapped = self._shown = time.perf_counter()
@@ -109,6 +131,27 @@ class _Teaching:
 
     def go(self) -> dict[str, Any]:
         self._run.report.begin("training", self._total)
+        try:
+            self._steps()
+        except TrainingError as error:
+            self._failed(str(error))
+            raise
+        except OSError as error:
+            if disk.said(error) is None:
+                raise
+            told = self._snapshots.broken_off(error)
+            self._failed(told)
+            raise TrainingError(told) from error
+        self._lap()
+        best: dict[str, Any] = {}
+        self._ranks.first(lambda: best.update(self._snapshots.kept(self._went.best[1]) if self._went.best else {}))
+        with self._averaged():
+            weights = best or self._weights()
+        self._restore(weights)
+        self._ranks.share(self._run.model)
+        return self._ranks.first(self._told)
+
+    def _steps(self) -> None:
         with _between_steps() as stop:
             for rows in self._feed.batches(self._went.position):
                 if self._loop.done >= self._total:
@@ -122,13 +165,11 @@ class _Teaching:
                     raise KeyboardInterrupt
                 if time.perf_counter() - self._shown >= _SHOWN:
                     self._show("running")
-        self._lap()
-        best = self._snapshots.get(_BEST) if self._went.best and self._ranks.is_first else None
-        with self._averaged():
-            weights = best[0] if best else self._weights()
-        self._restore(weights)
-        self._ranks.share(self._run.model)
-        return self._ranks.first(self._told)
+
+    def _failed(self, why: str) -> None:
+        """Leave a page that says why the run ended; there may be no room for one."""
+        with suppress(OSError):
+            self._show("stopped", remark=why)
 
     def _told(self) -> dict[str, Any]:
         went, run = self._went, self._run
@@ -148,8 +189,8 @@ class _Teaching:
         except TrainingError as error:
             if not self._ranks.is_first:
                 raise
-            last = self._snapshots.latest()
-            good = f"the state of step {last[1]['loop']['done']:,} is kept" if last else "no earlier state was saved"
+            last = self._snapshots.last_step()
+            good = "no earlier state was saved" if last is None else f"the state of step {last:,} is kept"
             raise TrainingError(f"{error}. The batch: {self._feed.told(went.position, len(rows))}. {good}") from error
         went.position += len(rows)
         went.tokens += step.tokens
@@ -195,29 +236,41 @@ class _Teaching:
 
     def _judge(self, epoch: int) -> dict[str, tuple[str, float]]:
         """Scores of the model on the validation rows; its weights are kept if they are the best so far."""
-        scores = judging.validate(self._run)
+        size = self._run.recipe.predicting.batch_size
+        with memory(
+            f"validation after epoch {epoch}", lambda: f"; set predicting.batch_size to {max(1, size // 2)} or less"
+        ):
+            scores = judging.validate(self._run)
         overall = judging.overall(self._run, scores)
         if scores and (self._went.best is None or overall <= self._went.best[0]):
             self._went.best = (overall, epoch, scores)
-            self._snapshots.put(_BEST, self._weights(), {"epoch": epoch})
+            self._snapshots.keep(epoch, self._weights())
         return scores
 
     def _save(self) -> None:
         run, went = self._run, self._went
         self._lap()
-        went.written = run.log.stat().st_size if run.log.exists() else 0
+        went.written = 0
+        if run.log.exists():
+            # A state must not be on the disk before the metrics that it goes on from.
+            disk.sync(run.log)
+            went.written = run.log.stat().st_size
         tensors, numbers = self._loop.state()
-        state = {"loop": numbers, "feed": self._feed.state(went.position), "went": asdict(went)}
-        self._ranks.first(lambda: self._snapshots.save(self._loop.done, tensors, state))
+        state = {
+            "loop": numbers, "feed": self._feed.state(went.position), "went": asdict(went),
+            "compute": str(run.compute).removeprefix("torch."),
+        }  # fmt: skip
+        best = went.best[1] if went.best else None
+        self._ranks.first(lambda: self._snapshots.save(self._loop.done, tensors, state, best=best))
         self._saved = time.perf_counter()
 
-    def _show(self, state: State) -> None:
+    def _show(self, state: State, remark: str = "") -> None:
         """Write the training page."""
         self._lap()
         went = self._went
         if self._ranks.is_first:
             text = self._run.page(
-                state, done=self._loop.done, total=self._total, seconds=went.seconds, tokens=went.tokens
+                state, done=self._loop.done, total=self._total, seconds=went.seconds, tokens=went.tokens, remark=remark
             )
             (self._run.folder / PAGE).write_text(text, encoding="utf-8")
         self._shown = time.perf_counter()
@@ -228,19 +281,31 @@ class _Teaching:
         self._went.seconds += now - self._lapped - self._paused
         self._lapped, self._paused = now, 0.0
 
-    def _resume(self) -> None:
-        """Go on from the newest state, where there is one; metrics that were written after it go."""
+    def _usable(self, state: Mapping[str, Any]) -> bool:
+        """Whether the metrics that a state goes on from are there: a power cut may have taken the end of them."""
         run = self._run
-        found = self._snapshots.latest() if self._ranks.is_first else None
-        if (state := self._ranks.first(lambda: found[1] if found else None)) is not None:
-            self._loop.restore(found[0] if found else {}, state["loop"])
+        there = run.log.stat().st_size if run.log.exists() else 0
+        if state["went"]["written"] <= there:
+            return True
+        run.report.say(
+            f"{run.name}: {run.log} is shorter than at step {state['loop']['done']:,}, so an earlier state counts"
+        )
+        return False
+
+    def _resume(self, tensors: Mapping[str, Any], state: Mapping[str, Any] | None) -> None:
+        """Go on from a state, where there is one; what was written after it goes."""
+        run = self._run
+        if state is not None:
+            self._loop.restore(tensors, state["loop"])
             self._went = _Went(**state["went"])
             self._went.position = self._feed.position(state["feed"])
             self._went.resumed += 1
             run.report.say(f"{run.name}: goes on at step {self._loop.done + 1:,} of {self._total:,}")
-        if self._ranks.is_first and run.log.exists():
-            with run.log.open("r+b") as stream:
-                stream.truncate(self._went.written)
+        if self._ranks.is_first:
+            self._snapshots.tidy(self._loop.done if state is not None else None)
+            if run.log.exists():
+                with run.log.open("r+b") as stream:
+                    stream.truncate(self._went.written)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
