@@ -235,11 +235,17 @@ def as_list(materials: object) -> list[object]:
     """One material or many, in whatever shape users have them, as a list.
 
     Raises:
-        QuestionError: An array or frame with several columns.
+        QuestionError: An array or frame with several columns or without rows, or bytes.
     """
+    if isinstance(materials, bytes | bytearray | memoryview):
+        raise QuestionError("materials are texts, not bytes; decode them first, as in given.decode()")
     if isinstance(materials, str | Material | Mapping) or materials is None or _is_object_of_chemistry(materials):
         return [materials]
-    shape: tuple[int, ...] = getattr(materials, "shape", ())
+    if not isinstance(materials, Iterable):
+        return [materials]
+    shape: tuple[int, ...] = getattr(materials, "shape", (0,))
+    if len(shape) not in (1, 2):
+        raise QuestionError(f"materials stand in one column, got an array of the shape {shape}; give a list of them")
     if len(shape) == 2:
         if shape[1] != 1:
             raise QuestionError(
@@ -247,8 +253,6 @@ def as_list(materials: object) -> list[object]:
             )
         flat = materials.iloc[:, 0] if hasattr(materials, "iloc") else materials[:, 0]  # type: ignore[index]
         return list(flat)
-    if not isinstance(materials, Iterable):
-        return [materials]
     given = list(materials)
     # A column written as a list of one-element rows.
     if given and all(isinstance(row, list | tuple) for row in given):

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -26,6 +27,7 @@ from matdarwin.data import guess
 from matdarwin.materials.material import Kind, Material
 from matdarwin.models.distribution import AnswerDistribution
 from matdarwin.prediction.prediction import Prediction
+from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Source, Task
 from matdarwin.training.report import Report, Silent
 from matdarwin.training.run import train
@@ -97,6 +99,11 @@ class _DarwinEstimator(BaseEstimator):  # type: ignore[misc]
         self.task_ = task
         self.checkpoint_ = str(self.darwin_.checkpoint.folder)
         self.n_features_in_ = 1
+        names = list(getattr(X, "columns", []))
+        if len(names) == 1 and isinstance(names[0], str):
+            self.feature_names_in_ = np.array(names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_  # of an earlier fit
         return self
 
     def _task(
@@ -130,7 +137,10 @@ class _DarwinEstimator(BaseEstimator):  # type: ignore[misc]
             "description": f"{property} of {len(targets)} rows given in memory.",
             **shape,
         }
-        return Task.model_validate(content)
+        try:
+            return Task.model_validate(content)
+        except ValidationError as error:
+            raise ValueError("; ".join(registry.render(error, "the task of X and y", Task))) from error
 
     def _ask(self, X: object, coverage: float | None = None) -> list[Prediction]:
         check_is_fitted(self, "darwin_")
@@ -185,6 +195,8 @@ class DarwinRegressor(RegressorMixin, _DarwinEstimator):  # type: ignore[misc]
         darwin_: The fitted model.
         task_: The task as it was put to it.
         checkpoint_: Folder of its checkpoint.
+        n_features_in_: 1, the column of materials.
+        feature_names_in_: Name of that column, where X was a frame.
     """
 
     def __init__(
@@ -299,6 +311,8 @@ class DarwinClassifier(ClassifierMixin, _DarwinEstimator):  # type: ignore[misc]
         darwin_: The fitted model.
         task_: The task as it was put to it.
         checkpoint_: Folder of its checkpoint.
+        n_features_in_: 1, the column of materials.
+        feature_names_in_: Name of that column, where X was a frame.
     """
 
     def __init__(
@@ -343,10 +357,11 @@ class DarwinClassifier(ClassifierMixin, _DarwinEstimator):  # type: ignore[misc]
 
         Args:
             X: Materials [n]: texts, compositions, structures or molecules; a list, array, Series or one-column frame.
-            y: Classes [n]: texts, whole numbers or booleans, two or more different ones.
+            y: Classes [n]: all texts, all whole numbers (also as floats) or all booleans; two or more different ones.
 
         Raises:
-            ValueError: X holds what is no material (index and token are named), y a single class, or their lengths differ.
+            ValueError: X holds what is no material (index and token are named), y a single class or one that is missing
+                or of another type, or their lengths differ.
             TrainingError, BaseModelError, CheckpointError: See `matdarwin.training.run.train`.
         """
         classes, texts, labels = fitting.classes(y)

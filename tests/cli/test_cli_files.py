@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import gc
 import gzip
 import io
 import json
 import os
 import random
+import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -269,7 +272,9 @@ def test_table_without_rows(darwin: Darwin, quick: list[Quick], tmp_path: Path) 
     [
         (b"", "t.csv", "the file is empty"),
         (b"\ncomposition\nGaN\n", "t.csv", "the first line is empty"),
-        (b"composition,x,x\nGaN,1,2\n", "t.csv", "column 'x' stands there 2 times"),
+        (b"composition,composition\nGaN,1\n", "t.csv", "column 'composition' stands there 2 times"),
+        (b"GaN\nZnO\n", "t.csv", "the first line, 'GaN', is itself a composition"),
+        (b"Ga 0.5 In 0.5 As\nZnO\n", "t.csv", "put a line `composition` above it"),
         (b"a,b\nGaN,1\n", "t.csv", "Say --column; there are 'a', 'b'"),
         (b"composition;x\nGaN;1\n", "t.csv", "semicolons"),
         ("composition\nGaN\nFe\u2082O\n".encode("utf-16"), "t.csv", "not UTF-8: byte 0xff in line 1"),
@@ -296,19 +301,130 @@ def test_missing_column_names_the_nearest(darwin: Darwin, quick: list[Quick], tm
     assert done.code == 2 and "did you mean 'composition'" in done.err
 
 
+def test_a_header_that_is_a_formula_too_can_be_named(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", [["In"], ["GaN"]])
+    assert darwin("predict", "-i", str(source), "-o", "-").code == 2
+    done = darwin("predict", "-i", str(source), "--column", "In", "--json")
+    assert [row["input"] for row in json.loads(done.out)] == ["GaN"]
+
+
+@pytest.mark.parametrize("head", ["composition,,", "composition,x,x", "value,composition,value"])
+def test_columns_that_repeat_come_back_as_csv(darwin: Darwin, quick: list[Quick], tmp_path: Path, head: str) -> None:
+    (tmp_path / "in.csv").write_text(f"{head}\nGaN,GaN,1\n")
+    assert darwin("predict", "-i", str(tmp_path / "in.csv"), "-o", str(tmp_path / "out.csv")).code == 0
+    got = read(tmp_path / "out.csv")
+    assert got[0][:3] == head.split(",") and got[1][:3] == ["GaN", "GaN", "1"]
+    assert set(got[0][3:]).isdisjoint(head.split(",")) and got[1][3] == "0.3"
+    done = darwin("predict", "-i", str(tmp_path / "in.csv"), "-o", str(tmp_path / "out.parquet"))
+    assert done.code == 2 and "stands there 2 times" in done.err and "or write CSV" in done.err
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_parquet_whose_columns_repeat(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["GaN"]), pa.array([1]), pa.array([2])], names=["composition", "x", "x"])
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    assert darwin("predict", "-i", str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.csv")).code == 0
+    assert read(tmp_path / "out.csv")[1][:4] == ["GaN", "1", "2", "0.3"]
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.csv.gz", "pipe.parquet"])
+def test_a_pipe_keeps_all_rows(darwin: Darwin, quick: list[Quick], tmp_path: Path, name: str) -> None:
+    source = write(tmp_path / "in.csv", [["composition"], *([f"Ga{i + 2}N"] for i in range(1500))])
+    if name.endswith(".gz"):
+        content = gzip.compress(source.read_bytes())
+    elif name.endswith(".parquet"):
+        pyarrow.parquet.write_table(
+            pa.table({"composition": [r[0] for r in read(source)[1:]]}), tmp_path / "in.parquet"
+        )
+        content = (tmp_path / "in.parquet").read_bytes()
+    else:
+        content = source.read_bytes()
+    out_of, into = os.pipe()
+    assert os.write(into, content) == len(content), "a pipe holds 64 KiB"
+    os.close(into)
+    (tmp_path / name).symlink_to(f"/dev/fd/{out_of}")
+    done = darwin("predict", "-i", str(tmp_path / name), "-o", str(tmp_path / "out.csv"))
+    os.close(out_of)
+    assert done.code == 0
+    assert [row[0] for row in read(tmp_path / "out.csv")] == [row[0] for row in read(source)]
+
+
+def damaged(path: Path, composition: pa.Array | None = None) -> Path:
+    """A Parquet file of four row groups, the last one with a page that is spoilt."""
+    cells = pa.array([f"Ga{i + 2}N" for i in range(4000)]) if composition is None else composition
+    table = pa.table({"composition": cells, "n": pa.array(range(len(cells)))})
+    pyarrow.parquet.write_table(table, path, row_group_size=1000, compression="zstd", use_dictionary=False)
+    column = pyarrow.parquet.read_metadata(path).row_group(3).column(1)
+    content = bytearray(path.read_bytes())
+    begin = column.data_page_offset
+    content[begin : begin + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_damaged_page_is_found_before_any_work(
+    darwin: Darwin, quick: list[Quick], tmp_path: Path, suffix: str
+) -> None:
+    source = damaged(tmp_path / "in.parquet")
+    done = darwin("predict", "-i", str(source), "-o", str(tmp_path / f"out.{suffix}"))
+    assert done.code == 2 and f"{source}: cannot be read as Parquet" in done.err and "copy it anew" in done.err
+    assert not quick and not (tmp_path / f"out.{suffix}").exists()
+
+
+def test_bytes_and_short_numbers_of_a_parquet_are_plain_text(
+    darwin: Darwin, quick: list[Quick], tmp_path: Path
+) -> None:
+    table = pa.table(
+        {
+            "composition": pa.array([b"GaN", None, b"ZnO2"], pa.binary()),
+            "x": pa.array([0.1, None, 1e-5], pa.float32()),
+            "y": pa.array([0.1, 0.2, None], pa.float64()),
+            "h": pa.array(np.array([0.1, 2.0, 3.5], np.float16)),
+            "tag": pa.array([b"ab", b"ab", b"c"], pa.binary()).dictionary_encode(),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    assert darwin("predict", "-i", str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.csv")).code == 1
+    assert [row[:6] for row in read(tmp_path / "out.csv")[1:]] == [
+        ["GaN", "0.1", "0.1", "0.1", "ab", "0.3"], ["", "", "0.2", "2.0", "ab", ""], ["ZnO2", "1e-05", "", "3.5", "c", "0.4"],
+    ]  # fmt: skip
+    again = tmp_path / "out.parquet"
+    assert darwin("predict", "-i", str(tmp_path / "in.parquet"), "-o", str(again)).code == 1
+    assert pyarrow.parquet.read_table(again).select(table.column_names).schema.types == table.schema.types
+
+
+@pytest.mark.parametrize(("column", "out"), [("composition", "csv"), ("composition", "parquet"), ("blob", "csv")])
+def test_bytes_that_are_no_text_are_named_before_any_work(
+    darwin: Darwin, quick: list[Quick], tmp_path: Path, column: str, out: str
+) -> None:
+    cells = {"composition": [b"GaN"] * 3000, "blob": [b"x"] * 3000}
+    cells[column][-1] = b"Fe\xff"
+    pyarrow.parquet.write_table(pa.table(cells), tmp_path / "in.parquet")
+    done = darwin("predict", "-i", str(tmp_path / "in.parquet"), "-o", str(tmp_path / f"out.{out}"))
+    assert done.code == 2 and f"column '{column}' is not UTF-8: it holds the byte 0xff" in done.err
+    assert not quick and not (tmp_path / f"out.{out}").exists()
+    if column == "blob":
+        assert darwin("predict", "-i", str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.parquet")).code == 0
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_stopped_or_failed_run_leaves_the_old_output(
-    darwin: Darwin, quick: list[Quick], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    darwin: Darwin, quick: list[Quick], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     source = write(tmp_path / "in.csv", [["composition"], *(["GaN"] for _ in range(3000))])
-    (tmp_path / "out.csv").write_text("earlier")
+    (tmp_path / f"out.{suffix}").write_text("earlier")
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
 
     def stop(self: Quick, materials: list[str], task: str, **_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Quick, "predict", stop)
-    assert darwin("predict", "-i", str(source), "-o", str(tmp_path / "out.csv")).code == 130
-    assert (tmp_path / "out.csv").read_text() == "earlier"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "in.csv", "out.csv"]
+    assert darwin("predict", "-i", str(source), "-o", str(tmp_path / f"out.{suffix}")).code == 130
+    gc.collect()
+    assert (tmp_path / f"out.{suffix}").read_text() == "earlier" and not complaints
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "in.csv", f"out.{suffix}"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

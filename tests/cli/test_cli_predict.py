@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from conftest import Darwin, Quick
@@ -91,6 +93,16 @@ def test_options_reach_the_predictor(darwin: Darwin, quick: list[Quick]) -> None
         (["GaN", "--coverage", "nan"], "coverage lies between 0 and 1"),
         (["GaN", "--condition", "temperature=300"], "has no condition 'temperature'; it has none"),
         (["GaN", "--condition", "temperature"], "write NAME=VALUE"),
+        (["GaN", "--condition", "t=1", "--condition", " t = 2"], "--condition t is given as 1 and as 2; give it once"),
+        (
+            ["GaN", "-o", "out.xlsx"],
+            "out.xlsx: a spreadsheet is not written; name a file that ends in .csv or .parquet",
+        ),
+        (["GaN", "-o", "out.XLS"], "a spreadsheet is not written"),
+        (["GaN", "-o", "out.ods"], "a spreadsheet is not written"),
+        (["GaN", "-o", "out.json"], "`darwin predict --json > out.json` gives"),
+        (["GaN", "-o", "out.jsonl.gz"], "a table is not written as JSON"),
+        (["GaN", "-o", "out.parquet.gz"], "Parquet is packed already"),
         (["GaN", "--task", "tiny_gpa"], "did you mean tiny_gap"),
         (["GaN", "--task", "expt_gapp"], "'expt_gapp' is no task; did you mean expt_gap"),
         (["GaN", "--task", "zhuo_gap"], "no checkpoint knows the task zhuo_gap"),
@@ -152,10 +164,17 @@ def test_unsealed_and_damaged_checkpoints(darwin: Darwin, quick: list[Quick], at
 @pytest.mark.parametrize(
     "text", ["Fe0O3", "D2O", "Fe1e400", "Na+", "(((", "", "   ", "\N{SNOWMAN}", "x" * 100_000, "Fe2O3\udcff"]
 )
-def test_no_material_is_a_row_and_never_a_crash(darwin: Darwin, at_trained: Path, text: str) -> None:
+def test_no_material_is_a_row_and_never_a_crash(darwin: Darwin, at_trained: Path, tmp_path: Path, text: str) -> None:
     done = darwin("predict", "GaN", text, "--json")
     rows = json.loads(done.out)
     assert done.code == 1
     assert [row["status"] for row in rows] == ["ok", "invalid"]
     assert rows[1]["input"] == text and rows[1]["reason"]
     assert darwin("predict", text).code == 1
+    assert darwin("predict", "GaN", text, "-o", str(tmp_path / "out.csv")).code == 1
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
+        written = list(csv.DictReader(stream))
+    assert darwin("predict", "GaN", text, "-o", str(tmp_path / "out.parquet")).code == 1
+    for table in (written, pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist()):
+        assert [row["status"] for row in table] == ["ok", "invalid"]
+        assert table[1]["input"] == text.encode("utf-8", "backslashreplace").decode()

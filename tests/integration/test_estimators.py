@@ -16,7 +16,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from matdarwin import DarwinClassifier, DarwinRegressor
+from matdarwin.data.folds import order
 from matdarwin.fitting import grid
+from matdarwin.materials import parse
 from matdarwin.models.checkpoint import CheckpointError
 from matdarwin.models.store import find_checkpoint, list_checkpoints
 from tiny import tiny_base, tiny_rows
@@ -89,6 +91,19 @@ def test_shapes_of_x(home: Path, base: Path, shape: str) -> None:
     assert fitted.predict(X).shape == (60,)
 
 
+def test_the_name_of_a_frames_column_is_kept(home: Path, base: Path) -> None:
+    fitted = regressor(base, epochs=1).fit(pd.DataFrame({"formula": FORMULAS[:60]}), GAPS[:60])
+    assert fitted.feature_names_in_.tolist() == ["formula"] and fitted.n_features_in_ == 1
+    assert not hasattr(fitted.fit(FORMULAS[:60], GAPS[:60]), "feature_names_in_")
+
+
+def test_one_material_teaches_whatever_it_is_drawn_for(home: Path, base: Path) -> None:
+    drawn = next(f for f in FORMULAS if order("validation|0", parse(f, "composition").key) < 0.1)
+    fitted = regressor(base, epochs=1).fit([drawn], [2.0])
+    assert fitted.darwin_.card.tasks[fitted.task_.id].counts["train"] == 1
+    assert fitted.predict([drawn]).shape == (1,)
+
+
 def test_repeats_never_cross_parts(home: Path, base: Path) -> None:
     X = [*FORMULAS[:100], *(formula.replace(" ", "") for formula in FORMULAS[:100])]
     fitted = regressor(base, epochs=1).fit(X, [*GAPS[:100], *GAPS[:100]])
@@ -105,7 +120,7 @@ def test_classifier_end_to_end(home: Path, base: Path) -> None:
     assert 0 <= fitted.score(FORMULAS, METALS) <= 1
 
 
-@pytest.mark.parametrize("y", [[0, 1] * 30, [True, False] * 30, ["b", "a"] * 30, [3, 1, 2] * 20])
+@pytest.mark.parametrize("y", [[0, 1] * 30, [True, False] * 30, ["b", "a"] * 30, [3, 1, 2] * 20, [0.0, 1.0] * 30])
 def test_classes_come_back_as_they_were(home: Path, base: Path, y: list[Any]) -> None:
     fitted = classifier(base, epochs=1).fit(FORMULAS[:60], y)
     assert list(fitted.classes_) == sorted(set(y))
@@ -176,12 +191,28 @@ def test_unread_answers_are_nan_and_counted(home: Path, base: Path, monkeypatch:
         ([["GaN", "x"]], [1], "one column"),
         ([], [], "y is a column"),
         (["GaN", "ZnO"], [1, 9], "outside the bounds"),
+        (b"GaN", [1], "texts, not bytes"),
+        (np.array("GaN"), [1], "give a list of them"),
     ],
 )
 def test_wrong_tables(home: Path, base: Path, X: Any, y: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         regressor(base).fit(X, y)
     assert list_checkpoints() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"bounds": (0,)}, r"bounds are two numbers, .*; got \(0,\)"),
+        ({"decimals": 9}, "decimals is a whole number from 0 to 6, or None to find out; got 9"),
+        ({"unit": 3}, "the task of X and y: unit: "),
+    ],
+)
+def test_wrong_parameters(home: Path, base: Path, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says) as caught:
+        regressor(base).set_params(**options).fit(FORMULAS[:60], GAPS[:60])
+    assert "\n" not in str(caught.value) and list_checkpoints() == []
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_nothing_readable_is_no_error(predictor: Predictor, rows: list[str]) -> 
 @pytest.mark.parametrize("thing", [None, 3.5, 7, b"GaN", ["GaN"], object()])
 def test_what_is_no_material_at_all_is_an_invalid_row(predictor: Predictor, thing: object) -> None:
     first, middle, last = predictor.predict(["GaN", thing, "InP"], "tiny_gap")
-    assert middle.status == "invalid" and middle.reason
+    assert middle.status == "invalid" and middle.reason and middle.input == str(thing)
     assert (first.status, last.status) == ("ok", "ok")
 
 

@@ -116,6 +116,13 @@ def test_list_of_materials() -> None:
     assert as_list([["GaN"], ["ZnO"]]) == ["GaN", "ZnO"]
     assert as_list(iter(["GaN"])) == ["GaN"]
     assert as_list(None) == [None]
+    for text in (b"GaN", bytearray(b"GaN")):
+        with pytest.raises(QuestionError, match="texts, not bytes"):
+            as_list(text)
+    for array in (np.array("GaN"), np.array([[["GaN"]]])):
+        with pytest.raises(QuestionError, match="give a list of them"):
+            as_list(array)
+    assert as_list(np.str_("GaN")) == ["GaN"] and as_list(np.float64(3)) == [3.0]
     for wrong in (np.array([["GaN", "x"]]), pd.DataFrame({"a": ["x"], "b": ["y"]}), [["GaN", "x"]]):
         with pytest.raises(QuestionError, match="one column"):
             as_list(wrong)

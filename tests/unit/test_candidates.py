@@ -152,6 +152,13 @@ def test_fractions_stay() -> None:
     assert parse("InAs", "composition").key not in keys(found)
 
 
+def test_symbols_that_spell_a_missing_value_stand_apart() -> None:
+    assert texts(of_elements(["Na", "N"], max_elements=2, max_atoms=3)) == ["Na", "N", "Na N", "NaN2", "Na2N"]
+    found = texts(of_elements(["I", "N", "F"], max_atoms=3))
+    assert "I N F" in found and "INF" not in found and len(keys(found)) == len(found)
+    assert {"Na N", "KN"} <= set(texts(by_substitution(["LiN"])))
+
+
 def test_what_cannot_be_substituted() -> None:
     with pytest.raises(CandidateError, match="no formula"):
         by_substitution([])

@@ -120,6 +120,16 @@ def test_fault_in_the_last_row_is_found_first(tmp_path: Path, task: Task) -> Non
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.parametrize("rows", [3000, 10])
+def test_a_file_that_changes_meanwhile_is_told(tmp_path: Path, task: Task, rows: int) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("a\n" + "GaN\n" * 2000)
+    with files.open_table(source) as table:
+        source.write_text("a\n" + "GaN\n" * rows)
+        with pytest.raises(DataError, match=f"2,000 rows were counted and {rows:,} came afterwards"):
+            list(table.chunks("a", 100))
+
+
 def test_output_through_a_link(tmp_path: Path, task: Task) -> None:
     (tmp_path / "in.csv").write_text("a\nGaN\n")
     (tmp_path / "real.csv").write_text("old")

@@ -410,6 +410,32 @@ def test_suffixes_in_capitals(tmp_path: Path) -> None:
         assert from_table(tmp_path / name, "x", "y", "p", None).bounds == (0.0, 46.0)
 
 
+def test_cells_of_a_parquet_are_the_texts_that_they_stand_for(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    x = pa.array([formula.encode() for formula in FORMULAS], pa.binary())
+    y = pa.array([number / 10 for number in range(24)], pa.float32())
+    pyarrow.parquet.write_table(pa.table({"x": x, "y": y}), tmp_path / "t.parquet")
+    found = from_table(tmp_path / "t.parquet", "x", "y", "p", None)
+    assert (found.decimals, found.representation) == (1, "composition")
+    assert [example.target for example in read(found).examples] == [number / 10 for number in range(24)]
+
+    bad = pa.table({"x": pa.array([b"Ga\xffN"] * 24), "y": y})
+    pyarrow.parquet.write_table(bad, tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match=r"bad\.parquet: column 'x' is not UTF-8: it holds the byte 0xff"):
+        from_table(tmp_path / "bad.parquet", "x", "y", "p", None)
+
+    pyarrow.parquet.write_table(pa.table({"x": x, "y": y}), tmp_path / "spoilt.parquet", use_dictionary=False)
+    column = pyarrow.parquet.read_metadata(tmp_path / "spoilt.parquet").row_group(0).column(0)
+    content = bytearray((tmp_path / "spoilt.parquet").read_bytes())
+    end = column.data_page_offset + column.total_compressed_size
+    content[column.data_page_offset : end] = b"\xff" * column.total_compressed_size
+    (tmp_path / "spoilt.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"spoilt\.parquet: cannot be read as Parquet: .*copy it anew"):
+        from_table(tmp_path / "spoilt.parquet", "x", "y", "p", None)
+
+
 def test_a_changed_table_is_noticed(tmp_path: Path) -> None:
     found = from_table(own(tmp_path, FORMULAS, list(range(24))), "x", "y", "first", None)
     own(tmp_path, FORMULAS, list(range(1, 25)))

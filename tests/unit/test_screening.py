@@ -198,6 +198,24 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, gap: Task, monkeypatch: 
     assert done.found == SIZE and len(read(tmp_path / "out.csv")) == 101
 
 
+def test_an_output_that_cannot_be_is_refused_before_anything_is_asked(tmp_path: Path, gap: Task) -> None:
+    def never(materials: Sequence[str], task: str) -> list[Prediction]:
+        raise AssertionError("asked for an output that cannot be written")
+
+    source = table(tmp_path / "in.csv")
+    for name, says in (("out.xlsx", "spreadsheet"), ("out.json", "JSON")):
+        with pytest.raises(DataError, match=says):
+            run(source, tmp_path / name, gap, ask=never)
+    repeated = tmp_path / "repeated.csv"
+    repeated.write_text("composition,x,x\nA1,1,2\n")
+    with pytest.raises(DataError, match="'x' stands there 2 times"):
+        run(repeated, tmp_path / "out.parquet", gap, ask=never)
+    assert run(repeated, tmp_path / "out.csv", gap).kept == 1
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="save the table as a file"):
+        screening.file_identity(tmp_path / "pipe")
+
+
 def test_no_folder_and_no_rows(tmp_path: Path, gap: Task) -> None:
     source = table(tmp_path / "in.csv", 0)
     with pytest.raises(DataError, match="there is no folder"):

@@ -140,7 +140,21 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def condition_of(text: str) -> tuple[str, str | float]:
+def conditions_of(texts: Sequence[str]) -> dict[str, str | float]:
+    """Names and values of `NAME=VALUE` each.
+
+    Raises:
+        UsageError: One is not of the form NAME=VALUE, or two have one name.
+    """
+    found: dict[str, str | float] = {}
+    for name, value in map(_condition_of, texts):
+        if name in found:
+            raise UsageError(f"--condition {name} is given as {found[name]} and as {value}; give it once")
+        found[name] = value
+    return found
+
+
+def _condition_of(text: str) -> tuple[str, str | float]:
     """Name and value of `NAME=VALUE`.
 
     Raises:

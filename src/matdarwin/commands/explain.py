@@ -11,7 +11,7 @@ from matdarwin.commands.common import (
     Coverage,
     Json,
     Model,
-    condition_of,
+    conditions_of,
     emit,
     emit_json,
     emit_table,
@@ -55,7 +55,7 @@ def explain(
         check_coverage(coverage)
         darwin = Darwin.load(model, tasks=[] if task is None else [task])
         name = darwin.resolve(task)[0]
-        given = darwin.conditions([name], dict(map(condition_of, condition or [])))[name]
+        given = darwin.conditions([name], conditions_of(condition or []))[name]
         note(f"using checkpoint {darwin.name} (base {darwin.card.base['name']}), task {name}")
         found = explained(darwin.predictor, material, name, coverage=coverage, conditions=given, neighbours=neighbours)
     if json:

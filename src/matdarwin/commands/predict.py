@@ -19,7 +19,7 @@ from matdarwin.commands.common import (
     NumberFormat,
     Tasks,
     UsageError,
-    condition_of,
+    conditions_of,
     emit_json,
     emit_table,
     note,
@@ -87,7 +87,7 @@ def predict(
         from matdarwin.api import Darwin, check_coverage
 
         check_coverage(coverage)
-        conditions = dict(map(condition_of, condition or []))
+        conditions = conditions_of(condition or [])
         darwin = Darwin.load(
             model, tasks=list(dict.fromkeys(task or [])), dtype=dtype, batch_size=batch_size, views=views, exact=exact
         )

@@ -21,7 +21,7 @@ from matdarwin.commands.common import (
     NumberFormat,
     Tasks,
     UsageError,
-    condition_of,
+    conditions_of,
     duration,
     emit,
     emit_json,
@@ -129,7 +129,7 @@ def screen(
         from matdarwin.prediction import files, screening, wishes
 
         check_coverage(coverage)
-        conditions = dict(map(condition_of, condition or []))
+        conditions = conditions_of(condition or [])
         darwin = Darwin.load(model, tasks=list(dict.fromkeys(task or [])), batch_size=batch_size, dtype=dtype)
         names = darwin.resolve(task or None)
         asked = darwin.conditions(names, conditions)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from matdarwin.data.sources import DataError
 from matdarwin.tasks.registry import nearest
 
@@ -148,11 +150,62 @@ def _parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row 
     file = _parquet(path)
     check_columns(path, file.schema_arrow.names, needed)
     count = 0
-    for batch in file.iter_batches(columns=sorted(set(needed))):
-        for record in batch.to_pylist():
+    for batch in batches(file, str(path), columns=sorted(set(needed))):
+        cells = {name: texts(batch.column(name), name, str(path)) for name in needed}
+        for row in zip(*cells.values(), strict=True):
             count += 1
-            # str(float) is the shortest text that reads back as the same number.
-            yield count, {name: "" if (cell := record[name]) is None else str(cell).strip() for name in needed}
+            yield count, {name: cell.strip() for name, cell in zip(cells, row, strict=True)}
+
+
+def batches(file: Any, name: str, **options: Any) -> Iterator[Any]:
+    """The record batches of an open Parquet file.
+
+    Args:
+        file: A `pyarrow.parquet.ParquetFile`.
+        name: What to call it in messages.
+        options: See `ParquetFile.iter_batches`.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    import pyarrow
+
+    try:
+        yield from file.iter_batches(**options)
+    except (pyarrow.ArrowException, OSError) as error:
+        why = " ".join(str(error).split())
+        raise DataError(f"{name}: cannot be read as Parquet: {why}; the file is damaged, so copy it anew") from error
+
+
+def texts(column: Any, name: str, path: str) -> list[str]:
+    """The cells of an Arrow column as text.
+
+    Args:
+        column: The Arrow array.
+        name: The column's name, for messages.
+        path: What to call the file in messages.
+
+    Returns:
+        Empty texts for what is missing; numbers in the shortest form that reads back as the same number of their own
+        precision; bytes decoded as UTF-8; everything else as Python words it.
+
+    Raises:
+        DataError: Bytes or a text that are no UTF-8.
+    """
+    import pyarrow.types as types
+
+    type = column.type.value_type if types.is_dictionary(column.type) else column.type
+    try:
+        cells = column.to_pylist()
+        if types.is_float16(type) or types.is_float32(type):
+            short = np.float16 if types.is_float16(type) else np.float32
+            return ["" if cell is None else str(short(cell)) for cell in cells]
+        return ["" if cell is None else cell.decode() if isinstance(cell, bytes) else str(cell) for cell in cells]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: column {name!r} is not UTF-8: it holds the byte 0x{error.object[error.start]:02x}; save it as text, or "
+            "leave the column out"
+        ) from error
 
 
 def _parquet(path: Path) -> Any:

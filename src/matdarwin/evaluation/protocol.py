@@ -293,7 +293,8 @@ def _ways(
     numbers = [float(e.target) for e in test if e.target is not None]
     middle = float(np.median([float(e.target) for e in usable if e.target is not None]))
     found: dict[str, FoldScore] = {}
-    for name in ("mean", "median", "mode") if task.metric == "rmse" else ("median", "mean", "mode"):
+    first = results.way_of(task.metric)
+    for name in (first, *(way for way in ("median", "mean", "mode") if way != first)):
         values = [getattr(a, name)() if a else None for a in answers]
         intervals = [
             calibration.interval(a, coverage, value=v) if a and calibration else None
@@ -333,7 +334,9 @@ def _answer(
             probabilities={k: round(float(p), 6) for k, p in zip(answer.labels, answer.probabilities, strict=True)},
             **mass,
         )
-    interval = calibration.interval(answer, coverage) if calibration else None
+    # The interval holds the value that is given, which is the mean for squared errors.
+    value = answer.mean() if results.way_of(task.metric) == "mean" else answer.median()
+    interval = calibration.interval(answer, coverage, value=value) if calibration else None
     lower, upper = interval or (None, None)
     return Answer(
         row=example.row,

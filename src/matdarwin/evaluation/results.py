@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -108,10 +108,16 @@ class BoardResult(_Typed):
             if self.unit or "mae" in self.summary
             else ("balanced_accuracy", "macro_f1", "roc_auc")
         )
-        flat = {k: v.get("median") if isinstance(v, dict) else v for k, v in self.summary.items()}
+        way = way_of(self.metric)
+        flat = {k: v.get(way) if isinstance(v, dict) else v for k, v in self.summary.items()}
         rows = [(f"{self.strategy} (LEAKY)" if self.leaky else self.strategy, {name: flat.get(name) for name in names})]
         rows += [(name, {key: scores.get(key) for key in names}) for name, scores in self.baselines.items()]
         return rows
+
+
+def way_of(metric: str) -> Literal["mean", "median"]:
+    """The way of answering with a number that is best by a metric."""
+    return "mean" if metric == "rmse" else "median"
 
 
 def fold_path(task: str, strategy: str, fold: int, recipe_hash: str) -> Path:

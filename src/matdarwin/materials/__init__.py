@@ -12,7 +12,16 @@ from matdarwin.materials.material import Kind, Material, MaterialError
 from matdarwin.materials.molecule import parse_molecule, smiles_of
 from matdarwin.materials.name import parse_name
 
-__all__ = ["Kind", "Material", "MaterialError", "parse", "parse_composition", "parse_molecule", "parse_name"]
+__all__ = [
+    "Kind",
+    "Material",
+    "MaterialError",
+    "is_missing",
+    "parse",
+    "parse_composition",
+    "parse_molecule",
+    "parse_name",
+]
 
 _PARSERS = {"composition": parse_composition, "molecule": parse_molecule, "name": parse_name}
 _ACCEPTED = {
@@ -43,7 +52,7 @@ def parse(given: object, kind: Kind) -> Material:
         raise ValueError(f"kind of material `{kind}` is unknown; it is one of {', '.join(get_args(Kind))}")
     if isinstance(given, str):
         return _PARSERS[kind](str(given))
-    if _is_missing(given):
+    if is_missing(given):
         raise MaterialError(f"the cell is empty; a {kind} was expected", given="")
     if kind == "composition":
         composition = _pymatgen_composition(given)
@@ -55,7 +64,7 @@ def parse(given: object, kind: Kind) -> Material:
     raise MaterialError(f"a {kind} is given as {_ACCEPTED[kind]}, not as `{name}`", given="", token=name)
 
 
-def _is_missing(given: object) -> bool:
+def is_missing(given: object) -> bool:
     """Say whether it is None, a NaN or one of pandas' missing values."""
     if given is None or type(given).__name__ in ("NAType", "NaTType"):
         return True

@@ -8,54 +8,23 @@ from __future__ import annotations
 
 import math
 import re
-import string
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Literal
 
 from matdarwin.materials import plain
 from matdarwin.materials.elements import ELECTRONEGATIVITY, canonical_order
 from matdarwin.materials.material import Material, MaterialError
-from matdarwin.materials.refusals import (
-    DIGITS,
-    LOWER,
-    MISSING,
-    PAIRS,
-    SIGNS,
-    SPACE,
-    TRIM,
-    UPPER,
-    fault,
-    quote,
-    strange,
-    wrong_symbol,
-)
+from matdarwin.materials.refusals import MISSING, TRIM, fault, quote
+from matdarwin.materials.scanning import MAX_AMOUNT, MAX_DIGITS, Token, scan
 
 MAX_LENGTH = 10_000
 """Most characters of a formula."""
-MAX_DIGITS = 30
-"""Most digits of one amount, written out."""
-MAX_AMOUNT = Decimal(1_000_000_000)
-"""Greatest amount of one element."""
 
 _ALSO_FORMULAS = {"NaN": ("sodium and nitrogen", "Na N"), "INF": ("iodine, nitrogen and fluorine", "I N F")}
 """Missing values that could be formulas as well."""
-_DOTS = frozenset("·•⋅∙*")
-_SOLVATES = ("H2O", "H₂O", "(H2O)", "(H₂O)", "NH3", "NH₃", "HCl")
 _PIECE = re.compile(r"([A-Z][a-z]?)([0-9.eE+-]*)")
 _EXACT = Context(prec=200)  # Factors have at most MAX_DIGITS digits, so no product or sum is ever rounded here.
 _FOUR = Decimal("0.0001")
-
-
-@dataclass(slots=True)
-class _Token:
-    """One piece of the text; `amount` is as written, with plain digits, and None where there is none."""
-
-    kind: Literal["element", "open", "close", "dot"]
-    text: str
-    position: int
-    amount: str | None = None
 
 
 def parse_composition(text: str) -> Material:
@@ -88,7 +57,7 @@ def parse_composition(text: str) -> Material:
         compound = _ALSO_FORMULAS.get(word)
         hint = f"; for a compound of {compound[0]} write `{compound[1]}`" if compound else ""
         raise fault(text, word, text.index(word), f"stands for a missing value, not for a formula{hint}")
-    return _material(text, _sum(text, _scan(text)))
+    return _material(text, _sum(text, scan(text)))
 
 
 def count_atoms(text: str) -> Decimal:
@@ -98,7 +67,7 @@ def count_atoms(text: str) -> Decimal:
         MaterialError: The text is no formula.
     """
     parse_composition(text)  # refuses what is none
-    return sum((amount for amount, _ in _sum(text, _scan(text)).values()), Decimal(0))
+    return sum((amount for amount, _ in _sum(text, scan(text)).values()), Decimal(0))
 
 
 def amounts_of(material: Material) -> dict[str, float]:
@@ -144,132 +113,10 @@ def from_amounts(given: str, amounts: Sequence[tuple[str, Decimal]]) -> Material
     return _material(given, written)
 
 
-def _scan(text: str) -> list[_Token]:
-    """Cut the text into tokens, each with its amount; brackets match and no group is empty afterwards."""
-    tokens: list[_Token] = []
-    opened: list[_Token] = []
-    at = len(text) - len(text.lstrip(TRIM))
-    size = len(text.rstrip(TRIM))
-    while at < size:
-        char = text[at]
-        if char in UPPER:
-            end = at + 1
-            while end < size and text[end] in LOWER:
-                end += 1
-            if text[at:end] not in ELECTRONEGATIVITY:
-                raise wrong_symbol(text, at, end)
-            tokens.append(_Token("element", text[at:end], at))
-            at = end
-        elif char in DIGITS:
-            at = _attach_amount(text, at, tokens)
-        elif char in PAIRS:
-            tokens.append(_Token("open", char, at))
-            opened.append(tokens[-1])
-            at += 1
-        elif char in PAIRS.values():
-            if not opened:
-                raise fault(text, char, at, "closes a bracket that was never opened; delete it or add the opening one")
-            start = opened.pop()
-            if PAIRS[start.text] != char:
-                says = (
-                    f"does not close {quote(start.text)} of position {start.position}; write {quote(PAIRS[start.text])}"
-                )
-                raise fault(text, char, at, says)
-            if tokens[-1].kind == "open":
-                empty = text[start.position : at + 1]
-                raise fault(text, empty, start.position, "is a bracket with nothing in it; delete it")
-            tokens.append(_Token("close", char, at))
-            at += 1
-        elif char in _DOTS:
-            if opened:
-                raise fault(text, char, at, "joins two formulas inside a bracket; give each part its own bracket")
-            if not tokens or tokens[-1].kind == "dot":
-                raise fault(text, char, at, "joins two formulas, and none stands before it")
-            tokens.append(_Token("dot", char, at))
-            at += 1
-        elif char in SPACE:
-            at += 1
-        else:
-            raise strange(text, at)
-    if opened:
-        start = opened[-1]
-        says = f"opens a bracket that is never closed; add {quote(PAIRS[start.text])}"
-        raise fault(text, start.text, start.position, says)
-    last = tokens[-1]
-    if last.kind == "dot":
-        raise fault(text, last.text, last.position, "joins two formulas, and none stands after it")
-    return tokens
-
-
-def _attach_amount(text: str, at: int, tokens: list[_Token]) -> int:
-    """Read the amount that begins at `at`, give it to the token before it, and return where it ends."""
-    end, size = at, len(text)
-    while end < size and (text[end] in DIGITS or text[end] == "."):
-        end += 1
-    raw = text[at:end]
-    amount = _amount(text, raw, at)
-    if not tokens or tokens[-1].kind == "open":
-        says = "stands before what it counts; write no leading coefficient, and amounts after their symbol or bracket"
-        raise fault(text, raw, at, says)
-    owner = tokens[-1]
-    if owner.amount is not None:
-        raise fault(text, raw, at, "is a second amount for one part; keep one, or join another formula with `·`")
-    glued = end < size and (text[end] in UPPER or text[end] in PAIRS)
-    if glued and owner.kind != "dot" and text[at - 1].isspace():
-        says = (
-            f"may count {quote(owner.text)} or what follows; close the gap before it, or write `·` for another formula"
-        )
-        raise fault(text, raw, at, says)
-    if glued and "." in raw and not amount.startswith("0.") and _solvate_follows(text, end):
-        left, _, right = raw.partition(".")
-        says = f"is a decimal, or an amount and a dot; write `{left}·{right}` for the latter, else a space after it"
-        raise fault(text, raw, at, says)
-    owner.amount = amount
-    return end
-
-
-def _solvate_follows(text: str, at: int) -> bool:
-    """Say whether the rest of the text is one molecule of solvent, as in CuSO4.5H2O."""
-    return len(text) - at < 50 and text[at:].strip() in _SOLVATES
-
-
-def _amount(text: str, raw: str, at: int) -> str:
-    """Check a run of digits and points that begins at `at`, and give it with plain digits."""
-    end = at + len(raw)
-    tail = text[end : end + 3]
-    if tail[:1] in ("e", "E") and (tail[1:2] in DIGITS or (tail[1:2] in SIGNS and tail[2:3] in DIGITS)):
-        stop = end + 2
-        while stop < len(text) and text[stop] in DIGITS:
-            stop += 1
-        raise fault(text, text[at:stop], at, "is scientific notation; write a plain decimal such as 0.00001")
-    if tail[:1] == "," and tail[1:2] in DIGITS:
-        raise fault(text, text[at : end + 2], at, "has a decimal comma; write a decimal point")
-    if raw.count(".") > 1:
-        raise fault(text, raw, at, "has more than one point; write one decimal point, and `·` between formulas")
-    if raw.endswith("."):
-        raise fault(text, raw, at, "ends in a point; delete it, or write `·` between formulas")
-    marks = [char for char in raw if char != "."]
-    if len(marks) > MAX_DIGITS:
-        raise fault(text, raw, at, f"has {len(marks):,} digits; an amount has at most {MAX_DIGITS}")
-    if len({char in string.digits for char in marks}) > 1:
-        raise fault(text, raw, at, "mixes ordinary and subscript digits; use one of them for an amount")
-    amount = "".join(DIGITS.get(char, char) for char in raw)
-    value = Decimal(amount)
-    if value == 0:
-        raise fault(text, raw, at, "is an amount of zero; leave that part out or give its amount")
-    if len(amount) > 1 and amount[0] == "0" and amount[1] != ".":
-        bare = amount.lstrip("0")
-        decimal = "" if "." in bare else f"0.{bare} or "
-        raise fault(text, raw, at, f"begins with a zero; write {decimal}{bare}, or the letter O where oxygen is meant")
-    if value > MAX_AMOUNT:
-        raise fault(text, raw, at, f"is too large; an amount is at most {MAX_AMOUNT:,}")
-    return amount
-
-
-def _sum(text: str, tokens: Sequence[_Token]) -> dict[str, tuple[Decimal, str]]:
+def _sum(text: str, tokens: Sequence[Token]) -> dict[str, tuple[Decimal, str]]:
     """Multiply the brackets out and add up: symbol -> (amount, its wording), in order of first appearance."""
     factors: list[Decimal] = []
-    found: list[tuple[_Token, Decimal, str]] = []
+    found: list[tuple[Token, Decimal, str]] = []
     factor = Decimal(1)
     # From the right a bracket's multiplier is known before its content, so one pass does, however deep the brackets.
     # A dot's multiplier stands on its left, so it is looked up beforehand.
@@ -301,7 +148,7 @@ def _sum(text: str, tokens: Sequence[_Token]) -> dict[str, tuple[Decimal, str]]:
     return summed
 
 
-def _times(text: str, token: _Token, factor: Decimal) -> Decimal:
+def _times(text: str, token: Token, factor: Decimal) -> Decimal:
     """Multiply a token's amount by the factor of what surrounds it, exactly."""
     if token.amount is None:
         return factor

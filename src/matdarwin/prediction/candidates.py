@@ -17,7 +17,9 @@ from typing import Any
 from matdarwin.materials import parse
 from matdarwin.materials.elements import ELECTRONEGATIVITY
 from matdarwin.materials.material import Material, MaterialError
-from matdarwin.prediction.files import Chunk, Table
+from matdarwin.materials.refusals import MISSING
+from matdarwin.prediction.chunks import Chunk
+from matdarwin.prediction.files import Table
 from matdarwin.tasks.registry import nearest
 
 STATES = "icsd24"
@@ -94,7 +96,7 @@ def of_elements(
                     continue
                 for amounts in _amounts(count, max_atoms):
                     if charges is None or _balances(charges, amounts):
-                        yield ["".join(f"{s}{n if n > 1 else ''}" for s, n in zip(chosen, amounts, strict=True))]
+                        yield [_formula([(s, str(n) if n > 1 else "") for s, n in zip(chosen, amounts, strict=True)])]
 
     identity = {"elements": symbols, "max elements": max_elements, "max atoms": max_atoms}
     return Generated(["composition"], rows, {**identity, **_rule(charge_neutral)})
@@ -145,10 +147,7 @@ def by_substitution(known: Sequence[str], *, max_replaced: int = 1, charge_neutr
                 pieces = [(swap.get(e, e), p[len(e) :]) for e, p in zip(parent.elements, parent.parts, strict=True)]
                 if charge_neutral and not _neutral(key):
                     continue
-                yield [
-                    "".join(s + n for s, n in pieces) if _whole(pieces) else " ".join(s + n for s, n in pieces),
-                    parent.given,
-                ]
+                yield [_formula(pieces), parent.given]
 
     made = hashlib.sha256("\n".join(parent.given for parent in parents).encode()).hexdigest()
     identity = {"known": made, "max replaced": max_replaced, "smact": _smact()}
@@ -276,8 +275,13 @@ def _pair(piece: str) -> tuple[str, str]:
     return symbol, piece[len(symbol) :]
 
 
-def _whole(pieces: Sequence[tuple[str, str]]) -> bool:
-    return all("." not in amount for _, amount in pieces)
+def _formula(pieces: Sequence[tuple[str, str]]) -> str:
+    """Symbols and amounts as a formula that reads as they do."""
+    words = [symbol + amount for symbol, amount in pieces]
+    joined = "".join(words)
+    # Joined, sodium and nitrogen spell a missing value (NaN), and so do iodine, nitrogen and fluorine (INF).
+    apart = joined in MISSING or any("." in amount for _, amount in pieces)
+    return " ".join(words) if apart else joined
 
 
 def _checked(elements: Sequence[str]) -> list[str]:

@@ -22,8 +22,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from matdarwin.data.sources import DataError
-from matdarwin.data.tables import PARQUET, SHEETS, check_columns
-from matdarwin.materials.material import Kind
+from matdarwin.data.tables import PARQUET, SHEETS, check_columns, repeated
+from matdarwin.materials import parse
+from matdarwin.materials.material import Kind, MaterialError
+from matdarwin.prediction.chunks import Chunk, check_count
+from matdarwin.prediction.parquet import ParquetTable
 from matdarwin.prediction.prediction import Prediction
 from matdarwin.tasks.schema import Task
 
@@ -37,31 +40,8 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
 }
 _MAX_FIELD = 10_000_000
 
-Cells = list[list[str]]
 Ask = Callable[[Sequence[str], str], list[Prediction]]
 """Materials and a task's id to one prediction a material."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some rows.
-
-    Attributes:
-        materials: The material of each row.
-        rows: The rows as they were read: cells of text, as many as there are columns, or an Arrow record batch.
-        refused: By place, why a row is not asked about.
-        notes: By place, what must be said of a row.
-    """
-
-    materials: list[str]
-    rows: Any
-    refused: dict[int, str] = field(default_factory=dict)
-    notes: dict[int, str] = field(default_factory=dict)
-
-    def pick(self, places: Sequence[int]) -> Chunk:
-        """The rows at these places, in this order, without what was said of them."""
-        rows = [self.rows[i] for i in places] if isinstance(self.rows, list) else self.rows.take(places)
-        return Chunk([self.materials[i] for i in places], rows)
 
 
 class Table(Protocol):
@@ -103,7 +83,7 @@ class CsvTable:
         name: What to call it in messages, where that is not its path (standard input).
 
     Raises:
-        DataError: Not UTF-8, no header, a repeated column, no CSV.
+        DataError: Not UTF-8, no header, no CSV.
     """
 
     def __init__(self, path: Path, name: str | None = None) -> None:
@@ -116,7 +96,6 @@ class CsvTable:
             what = "the file" if header is None else "the first line"
             raise DataError(f"{self.name}: {what} is empty; a table begins with a line of column names")
         self.columns = header[1]
-        _no_repeats(self.name, self.columns)
         self._blank_is_row = len(self.columns) == 1
         self.count = sum(1 for _ in self._records(rows))
 
@@ -126,6 +105,7 @@ class CsvTable:
         rows = self._rows()
         next(rows, None)
         records = self._records(rows)
+        had = 0
         while part := list(itertools.islice(records, size)):
             fitted = [self._fitted(cells) for _, cells in part]
             chunk = Chunk([cells[place] for cells in fitted], fitted)
@@ -135,7 +115,9 @@ class CsvTable:
                     chunk.refused[i] = f"{has}; put a cell that holds commas into double quotes"
                 elif len(cells) < len(self.columns):
                     chunk.notes[i] = has
+            had += len(part)
             yield chunk
+        check_count(self.name, self.count, had)
 
     def _fitted(self, cells: list[str]) -> list[str]:
         """The cells of a row, as many as there are columns."""
@@ -193,65 +175,51 @@ class CsvTable:
         return f"{self.name}: not UTF-8: the last character is cut off; copy the file anew"
 
 
-class ParquetTable:
-    """A Parquet file; its columns keep their types.
-
-    Raises:
-        DataError: The file is no Parquet, or has a repeated column.
-    """
-
-    def __init__(self, path: Path, name: str | None = None) -> None:
-        import pyarrow
-        import pyarrow.parquet
-
-        self.name = name or str(path)
-        try:
-            self._file = pyarrow.parquet.ParquetFile(path)
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise DataError(f"{self.name}: cannot be read as Parquet: {error}") from error
-        self.schema = self._file.schema_arrow
-        self.columns = list(self.schema.names)
-        _no_repeats(self.name, self.columns)
-        self.count = int(self._file.metadata.num_rows)
-
-    def chunks(self, column: str, size: int) -> Iterator[Chunk]:
-        """See `Table`."""
-        for batch in self._file.iter_batches(batch_size=size):
-            cells = batch.column(batch.schema.get_field_index(column)).to_pylist()
-            yield Chunk(["" if cell is None else str(cell) for cell in cells], batch)
-
-
 @contextlib.contextmanager
 def open_table(path: Path | str) -> Iterator[Table]:
-    """Open a table file by its suffix; `-` is a CSV on standard input.
+    """Open a table file by its suffix; `-` is a CSV on standard input. What is no file but a pipe is copied first.
 
     Raises:
         DataError: No such file, a spreadsheet, or a fault that `CsvTable` and `ParquetTable` name.
     """
-    if str(path) == "-":
-        with tempfile.TemporaryDirectory() as folder:
-            # Kept on disk, because it is read twice.
-            copy = Path(folder) / "table.csv"
-            with copy.open("wb") as stream:
-                shutil.copyfileobj(sys.stdin.buffer, stream)
-            yield CsvTable(copy, "standard input")
-        return
     file = Path(path)
-    if file.is_dir() or not file.exists():
+    piped = str(path) == "-"
+    if not piped and (file.is_dir() or not file.exists()):
         raise DataError(
             f"{file}: {'is a folder, not a table' if file.is_dir() else 'there is no such file; correct the path'}"
         )
     if file.suffix.lower() in SHEETS:
         raise DataError(f"{file}: a spreadsheet is not read; save the table as CSV (UTF-8) and try again")
-    yield ParquetTable(file) if file.suffix.lower() in PARQUET else CsvTable(file)
+    kind = ParquetTable if file.suffix.lower() in PARQUET else CsvTable
+    if not piped and file.is_file():
+        yield kind(file)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        # Kept on disk, because a table is read twice, and what comes through a pipe is gone after once.
+        copy = Path(folder) / f"table{file.suffix}"
+        with contextlib.ExitStack() as stack, copy.open("wb") as stream:
+            try:
+                source: Any = sys.stdin.buffer if piped else stack.enter_context(file.open("rb"))
+            except OSError as error:
+                raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+            shutil.copyfileobj(source, stream)
+        yield kind(copy, "standard input" if piped else str(file))
 
 
 def choose_column(table: Table, column: str | None, kind: Kind) -> str:
     """The column that holds the materials: the one named, the only one, or the one that is called as they are.
 
     Raises:
-        DataError: It is not there, or none of the columns is clearly it; they are listed.
+        DataError: It is not there, or more than once, none of the columns is clearly it (they are listed), the only one
+            has no name but a material in its place, or it holds bytes that are no text.
     """
+    chosen = _chosen(table, column, kind)
+    if isinstance(table, ParquetTable):
+        table.check_texts([chosen])
+    return chosen
+
+
+def _chosen(table: Table, column: str | None, kind: Kind) -> str:
     if column is not None:
         check_columns(Path(table.name), table.columns, [column])
         return column
@@ -259,11 +227,18 @@ def choose_column(table: Table, column: str | None, kind: Kind) -> str:
         only = table.columns[0]
         if ";" in only or "\t" in only:
             raise DataError(f"{table.name}: cells seem to be split by semicolons or tabs; save the table with commas")
+        if isinstance(table, CsvTable) and _is_material(only, kind):
+            raise DataError(
+                f"{table.name}: the first line, {only!r}, is itself a {kind}, and would be lost as the column's name; put a "
+                f"line `{_COLUMNS[kind][0]}` above it, or if it is the name, give it with --column"
+            )
         return only
     for wanted in _COLUMNS[kind]:
         found = [name for name in table.columns if name.strip().casefold() == wanted]
         if len(found) == 1:
             return found[0]
+        if len(set(found)) == 1:
+            raise DataError(f"{table.name}: {repeated(table.columns, found[0])}")
     raise DataError(
         f"{table.name}: which column holds the materials? Say --column; there are {', '.join(map(repr, table.columns[:20]))}"
     )
@@ -319,10 +294,16 @@ def answered(
         yield chunk, found
 
 
-def _no_repeats(name: str, columns: Sequence[str]) -> None:
-    for column, times in Counter(columns).items():
-        if times > 1:
-            raise DataError(f"{name}: column {column!r} stands there {times} times; rename all but one")
+def _is_material(name: str, kind: Kind) -> bool:
+    """Whether a column's name is a material; any text may be a name, so that of names nothing can be told."""
+    known = {word for words in _COLUMNS.values() for word in words}
+    if kind == "name" or name.strip().casefold() in known:
+        return False
+    try:
+        parse(name, kind)
+    except MaterialError:
+        return False
+    return True
 
 
 def _refused(text: str, task: Task, model: str, reason: str) -> Prediction:

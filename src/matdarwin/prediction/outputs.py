@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from matdarwin.data.sources import DataError
-from matdarwin.data.tables import PARQUET
-from matdarwin.prediction.files import Cells, Chunk, ParquetTable, Table
+from matdarwin.data.tables import PARQUET, SHEETS, repeated, texts
+from matdarwin.prediction.chunks import Cells, Chunk
+from matdarwin.prediction.files import Table
+from matdarwin.prediction.parquet import ParquetTable
 from matdarwin.prediction.prediction import Prediction
 from matdarwin.tasks.schema import Task
 
 ADDED = ("value", "unit", "lower", "upper", "status", "reason")
 """Columns that are added for each task. `reason` also holds the notes: what a reader of the value must know."""
 
+
+_JSON = (".json", ".jsonl", ".ndjson")
 
 SCORE = "score"
 """Column that is added last where rows are ranked."""
@@ -38,6 +42,34 @@ def added_columns(columns: Sequence[str], tasks: Sequence[Task], *, scored: bool
     return names
 
 
+def check_output(path: Path | str, table: Table) -> None:
+    """Make sure, before any work, that a table can be written so.
+
+    Raises:
+        DataError: The path's suffix is that of another kind of file, Parquet is to have a column twice, or CSV is to have
+            bytes that are no text.
+    """
+    final = Path(path).resolve()
+    suffixes = [suffix.lower() for suffix in final.suffixes[-2:]]
+    packed = suffixes[-1:] == [".gz"]
+    kind = suffixes[0] if packed else final.suffix.lower()
+    if kind in SHEETS:
+        raise DataError(f"{path}: a spreadsheet is not written; name a file that ends in .csv or .parquet")
+    if kind in _JSON:
+        raise DataError(
+            f"{path}: a table is not written as JSON; name a file that ends in .csv or .parquet (JSON is what "
+            f"`darwin predict --json > {path}` gives)"
+        )
+    if kind in PARQUET and packed:
+        raise DataError(f"{path}: Parquet is packed already; name a file that ends in .parquet or .csv.gz")
+    if kind in PARQUET:
+        twice = next((name for name in table.columns if table.columns.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"{table.name}: {repeated(table.columns, twice)}, or write CSV, which can hold it")
+    elif isinstance(table, ParquetTable):
+        table.check_texts(table.columns)
+
+
 class Sink(Protocol):
     """Where answered chunks go."""
 
@@ -48,20 +80,24 @@ class Sink(Protocol):
         ...
 
 
+_UNENCODABLE = "backslashreplace"
+"""What becomes of half characters, which an argument that is not UTF-8 is read as."""
+
+
 class CsvSink:
     """Writes answered rows as CSV."""
 
     def __init__(self, stream: Any, table: Table, tasks: Sequence[Task], *, scored: bool = False) -> None:
         self._plain = csv.writer(stream, lineterminator="\n")
         self._quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        self._scored = scored
+        self._scored, self._name = scored, table.name
         self._row([*table.columns, *added_columns(table.columns, tasks, scored=scored)])
 
     def write(
         self, chunk: Chunk, found: Sequence[Sequence[Prediction]], scores: Sequence[float | None] | None = None
     ) -> None:
         """See `Sink`."""
-        rows = chunk.rows if isinstance(chunk.rows, list) else _texts(chunk.rows)
+        rows = chunk.rows if isinstance(chunk.rows, list) else _texts(chunk.rows, self._name)
         for cells, added in zip(rows, _answers(found, scores, self._scored), strict=True):
             self._row([*cells, *map(_text, added)])
 
@@ -103,17 +139,22 @@ class ParquetSink:
         import pyarrow as pa
 
         if isinstance(chunk.rows, list):
-            arrays = [pa.array(column, pa.string()) for column in zip(*chunk.rows, strict=True)]
+            arrays = [pa.array(map(_encodable, column), pa.string()) for column in zip(*chunk.rows, strict=True)]
         else:
             arrays = list(chunk.rows.columns)
         answers = _answers(found, scores, self._scored)
         fields = list(self._schema)[self._given :]
-        arrays += [pa.array(column, f.type) for column, f in zip(zip(*answers, strict=True), fields, strict=True)]
+        columns = [[_encodable(c) if isinstance(c, str) else c for c in cells] for cells in zip(*answers, strict=True)]
+        arrays += [pa.array(column, f.type) for column, f in zip(columns, fields, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
 
     def close(self) -> None:
         """Write the file's end."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            # A writer that could not be closed tries again when it goes, and complains on stderr.
+            self._writer.is_open = False
 
 
 @contextlib.contextmanager
@@ -127,10 +168,11 @@ def open_sink(
     The file gets its name when it is whole: until then, and after any fault, what stood there before is untouched.
 
     Raises:
-        DataError: The folder is not there or cannot be written to, or the disk is full.
+        DataError: See `check_output`; the folder is not there or cannot be written to, or the disk is full.
     """
+    check_output(path, table)
     if str(path) == "-":
-        text = io.TextIOWrapper(stdout.buffer, encoding="utf-8", newline="", write_through=True)
+        text = io.TextIOWrapper(stdout.buffer, encoding="utf-8", errors=_UNENCODABLE, newline="", write_through=True)
         try:
             yield CsvSink(text, table, tasks, scored=scored)
         finally:
@@ -161,11 +203,16 @@ def _filled(raw: BinaryIO, final: Path, table: Table, tasks: Sequence[Task], sco
     """Yield the sink of the file's kind, then write out what it still holds."""
     if final.suffix.lower() in PARQUET:
         sink = ParquetSink(raw, table, tasks, scored=scored)
-        yield sink
+        try:
+            yield sink
+        except BaseException:
+            with contextlib.suppress(Exception):
+                sink.close()
+            raise
         sink.close()
         return
     stream: Any = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if final.suffix.lower() == ".gz" else raw
-    text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+    text = io.TextIOWrapper(stream, encoding="utf-8", errors=_UNENCODABLE, newline="")
     yield CsvSink(text, table, tasks, scored=scored)
     text.flush()
     text.detach()
@@ -213,7 +260,12 @@ def _text(cell: float | str | None) -> str:
     return cell if isinstance(cell, str) else f"{Decimal(repr(float(cell))):f}"
 
 
-def _texts(batch: Any) -> Cells:
+def _texts(batch: Any, table: str) -> Cells:
     """The rows of an Arrow batch as text."""
-    columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in batch.columns]
+    columns = [texts(cells, name, table) for name, cells in zip(batch.schema.names, batch.columns, strict=True)]
     return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _encodable(text: str) -> str:
+    """A text that UTF-8 can hold."""
+    return text.encode("utf-8", _UNENCODABLE).decode("utf-8")

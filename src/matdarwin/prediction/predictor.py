@@ -267,10 +267,11 @@ class Predictor:
         answers = iter(self.distributions(card.task, asked, progress=progress))
         made = []
         for given, material in zip(materials, read, strict=True):
-            shown = given if isinstance(given, str) else str(getattr(material, "given", given))
             if isinstance(material, MaterialError):
-                made.append(self._blank(card.task, shown, None, "invalid", str(material)))
+                # An object that was refused has no text of its own.
+                made.append(self._blank(card.task, str(given), None, "invalid", str(material)))
             else:
+                shown = given if isinstance(given, str) else material.given
                 made.append(self._prediction(card, shown, material, next(answers), coverage))
         return made
 

@@ -20,8 +20,9 @@ from typing import Any
 
 from matdarwin.data import disk, sources
 from matdarwin.data.sources import DataError
-from matdarwin.prediction.files import CHUNK, Ask, Chunk, Summary, Table, answered
-from matdarwin.prediction.outputs import open_sink
+from matdarwin.prediction.chunks import Chunk
+from matdarwin.prediction.files import CHUNK, Ask, Summary, Table, answered
+from matdarwin.prediction.outputs import check_output, open_sink
 from matdarwin.prediction.prediction import FIELDS, Prediction
 from matdarwin.prediction.wishes import condition, rank
 from matdarwin.tasks.schema import Task
@@ -111,8 +112,10 @@ def screen(
 
     Raises:
         WishError: The condition or rank cannot be read.
-        DataError: Another run is at work on this output; the work folder belongs to another command; the disk is full.
+        DataError: The output cannot be written so (see `outputs.check_output`); another run is at work on it; the work
+            folder belongs to another command; the disk is full.
     """
+    check_output(output, table)
     matches = condition(wanted.where, tasks) if wanted.where is not None else None
     score = rank(wanted.by, tasks, lowest=wanted.lowest) if wanted.by is not None else None
     job = {
@@ -174,8 +177,10 @@ def file_identity(path: Path) -> dict[str, Any]:
     """Name, size and sha256 of a file: what tells an input from another.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: It cannot be read, or is a pipe, which could not be read once more to go on after a stop.
     """
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no file, so that a screen could not go on after a stop; save the table as a file")
     try:
         return {"name": path.name, "bytes": path.stat().st_size, "sha256": sources.sha256(path)}
     except OSError as error:
