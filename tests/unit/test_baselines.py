@@ -194,7 +194,7 @@ def test_features_are_computed_once_and_read_back_exactly(tmp_path: Path, monkey
     featurise([*given, material("Al", "N")], "magpie", cache=tmp_path)
     assert calls == [2, 1]
     (file,) = tmp_path.iterdir()
-    assert file.name.startswith("features-magpie-v1-matminer-")
+    assert file.name.startswith("features-by-text-magpie-v1-matminer-")
     file.write_text("not parquet")
     with pytest.raises(features.FeatureError, match="no readable feature cache; delete it"):
         featurise(given, "magpie", cache=tmp_path)
@@ -208,6 +208,16 @@ def test_features_are_computed_once_and_read_back_exactly(tmp_path: Path, monkey
     with pytest.raises(DataError, match="the disk is full; free some space, or set MATDARWIN_HOME"):
         featurise(given, "magpie", cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_asked_before_does_not_change_features(tmp_path: Path) -> None:
+    one, other = (
+        Material("molecule", text, (text,), (text,), "one InChIKey", (text,), ())
+        for text in ("O=c1cc[nH]cc1", "Oc1ccncc1")
+    )
+    plain = featurise([other], "molecule")
+    featurise([one], "molecule", cache=tmp_path)
+    assert np.array_equal(featurise([other], "molecule", cache=tmp_path), plain, equal_nan=True)
 
 
 def test_molecules_and_names() -> None:

@@ -29,10 +29,11 @@ class FeatureError(ValueError):
 
 
 def featurise(materials: Sequence[Material], features: FeatureSet, *, cache: Path | None = None) -> Floats:
-    """Features of materials, computed once a key and kept on disk.
+    """Features of materials, computed once a text and kept on disk.
 
     Args:
-        materials: What to describe; repeated keys are computed once.
+        materials: What to describe. Two texts of one key, such as tautomers, have features of their own: otherwise those of
+            the one that came first would count for both, and depend on what was asked before.
         features: "magpie" (132 element statistics), "fractions" (atomic fraction of each of 118 elements), "molecule"
             (RDKit descriptors and a Morgan count fingerprint of radius 2) or "name" (hashed runs of 2 to 4 characters).
         cache: Folder of the cache, or None for none.
@@ -44,14 +45,14 @@ def featurise(materials: Sequence[Material], features: FeatureSet, *, cache: Pat
         FeatureError: A material that the feature set cannot describe, or a cache file that is none of ours.
         DataError: The cache cannot be written.
     """
-    path = None if cache is None else cache / f"features-{features}-{_version(features)}.parquet"
+    path = None if cache is None else cache / f"features-by-text-{features}-{_version(features)}.parquet"
     known = _load(path)
-    missing = {material.key: material for material in materials if material.key not in known}
+    missing = {material.text: material for material in materials if material.text not in known}
     if missing:
         compute = {"magpie": _magpie, "fractions": _fractions, "molecule": _molecule, "name": _name}[features]
         known |= dict(zip(missing, compute(list(missing.values())), strict=True))
         _save(path, known)
-    return np.stack([known[material.key] for material in materials]) if materials else np.empty((0, 0))
+    return np.stack([known[material.text] for material in materials]) if materials else np.empty((0, 0))
 
 
 def _version(features: FeatureSet) -> str:
@@ -63,7 +64,7 @@ def _version(features: FeatureSet) -> str:
 
 
 def _load(path: Path | None) -> dict[str, Floats]:
-    """Rows of a cache file by key; empty where there is none."""
+    """Rows of a cache file by text; empty where there is none."""
     if path is None or not path.exists():
         return {}
     import pandas as pd
@@ -72,9 +73,9 @@ def _load(path: Path | None) -> dict[str, Floats]:
         frame = pd.read_parquet(path)
     except ValueError as error:
         raise FeatureError(f"{path} is no readable feature cache; delete it ({error})") from error
-    if frame.columns[:1].tolist() != ["key"]:
-        raise FeatureError(f"{path} is no feature cache (its first column is not `key`); delete it")
-    return dict(zip(frame["key"], frame.iloc[:, 1:].to_numpy(dtype=np.float64), strict=True))
+    if frame.columns[:1].tolist() != ["text"]:
+        raise FeatureError(f"{path} is no feature cache (its first column is not `text`); delete it")
+    return dict(zip(frame["text"], frame.iloc[:, 1:].to_numpy(dtype=np.float64), strict=True))
 
 
 def _save(path: Path | None, known: dict[str, Floats]) -> None:
@@ -85,7 +86,7 @@ def _save(path: Path | None, known: dict[str, Floats]) -> None:
 
     frame = pd.DataFrame(np.stack(list(known.values())))
     frame.columns = pd.Index([f"f{column}" for column in frame.columns])
-    frame.insert(0, "key", list(known))
+    frame.insert(0, "text", list(known))
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with sources.disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
