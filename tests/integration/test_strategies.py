@@ -95,6 +95,9 @@ def test_a_changed_recipe_makes_its_units_anew(size: Size) -> None:
     file.write_text(file.read_text() + "seed: 5\n")
     strategies_units._recipe_of_all.cache_clear()
     assert not finished(unit, size)
+    assert "of older recipes or data, and left out: random-st.tiny_metal" in strategies.summary(size)
+    found = read_summary(size.folder)
+    assert found is not None and found.tasks == {} and "tiny_metal" in found.missing["random_st"]
 
 
 def test_models_of_one_task_are_not_kept_those_of_all_are(size: Size, home: Path) -> None:

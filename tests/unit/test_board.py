@@ -12,10 +12,10 @@ from matdarwin.tasks.schema import Task
 
 HEAD = "task,algorithm,benchmark_dir,metric,mean,std,min,max,n_folds,source\n"
 TABLE = """\
-matbench_toy_gap,Darwin,d,mae,0.20,0.01,0.1,0.3,5,computed
-matbench_toy_gap,Forest,f,mae,0.40,0.02,0.3,0.5,5,computed
-matbench_toy_gap,Paper,,mae,0.30,,,,5,page
-matbench_toy_gap,Forest,f,rmse,0.90,0.02,0.8,1.0,5,computed
+matbench_expt_gap,Darwin,d,mae,0.20,0.01,0.1,0.3,5,computed
+matbench_expt_gap,Forest,f,mae,0.40,0.02,0.3,0.5,5,computed
+matbench_expt_gap,Paper,,mae,0.30,,,,5,page
+matbench_expt_gap,Forest,f,rmse,0.90,0.02,0.8,1.0,5,computed
 matbench_toy_metal,Forest,f,rocauc,0.91,0.01,0.9,0.92,5,computed
 matbench_toy_metal,Forest,f,balanced_accuracy,0.915,0.01,0.9,0.93,5,computed
 matbench_toy_metal,Paper,,rocauc,0.95,,,,5,page
@@ -36,7 +36,7 @@ def task(**changes: Any) -> Task:
         "representation": "composition",
         "wordings": ["{material}"],
         "metric": "mae",
-        "board": "matbench_toy_gap",
+        "board": "matbench_expt_gap",
         "source": {"kind": "file", "name": "x.csv", "sha256": "0" * 64},
         "reader": {"material": "m", "target": "t"},
         "licence": "MIT",
@@ -85,6 +85,7 @@ def test_the_boards_roc_auc_is_balanced_accuracy(folder: Path) -> None:
     ]
     assert all(row.metric == "balanced_accuracy" for row in rows)
     assert rows[1].note == "the board calls it ROC-AUC; it was computed from hard labels"
+    assert not rows[0].leaked, "a leak is of an entry's task, and not of all that it was scored on"
     assert published(metal(), folder, "roc_auc") == []
 
 
@@ -97,9 +98,9 @@ def test_no_mirror_no_file_or_no_board_entry_is_no_rows(folder: Path, tmp_path_f
 @pytest.mark.parametrize(
     "line",
     [
-        "matbench_toy_gap,X,x,mae,much,,,,5,page\n",
-        "matbench_toy_gap,X,x,mae,nan,,,,5,page\n",
-        "matbench_toy_gap,X,x,mae\n",
+        "matbench_expt_gap,X,x,mae,much,,,,5,page\n",
+        "matbench_expt_gap,X,x,mae,nan,,,,5,page\n",
+        "matbench_expt_gap,X,x,mae\n",
     ],
 )
 def test_a_broken_line_is_named(folder: Path, line: str) -> None:

@@ -84,7 +84,42 @@ def test_averages_are_means_of_the_changes_of_tasks(whole: list[UnitResult]) -> 
     assert (average.better, average.tasks, average.of) == (1, 2, 2)
     # Half of the distance of two numbers is the standard error of their mean.
     assert average.standard_error == pytest.approx(17.5)
-    assert set(found.signs.values()) == {True}
+    # Two tasks a kind, of which one is as good as before: nothing is settled.
+    assert set(found.signs.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ([-12.0, -11.0, -13.0], True),
+        ([12.0, 11.0, 13.0], False),
+        ([-12.0, -11.0], None),  # one task is not in
+        ([-90.0, 5.0, 6.0], None),  # the mean is one task's
+        ([-9.0, -1.0, 4.0], None),  # within two standard errors
+    ],
+)
+def test_a_sign_is_settled_by_all_tasks_and_not_by_one(changes: list[float], seen: bool | None) -> None:
+    names = ["gap", "energy", "third"]
+    kinds = {"third": "regression"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{__name__}.KINDS", KINDS | kinds)
+        units = both("base-st", dict.fromkeys(names, 1.0))
+        units.append(unit("qa-mt", {n: 1 + change / 100 for n, change in zip(names, changes, strict=False)}))
+        found = summarise(units, names)
+    assert found.signs["qa_mt_better_at_regression"] is seen
+    assert found.signs["qa_mt_better_at_classification"] is None
+
+
+def test_random_weights_are_far_below_only_beyond_the_bound() -> None:
+    def far(metal: float, phase: float, gap: float, energy: float) -> bool | None:
+        values = {"metal": metal, "phase": phase, "gap": gap, "energy": energy}
+        return summarise([*both("base-st", dict.fromkeys(TASKS, 1.0)), *both("random-st", values)], TASKS).signs[
+            "pretrained_far_above_random"
+        ]
+
+    assert far(0.8, 0.81, 1.4, 1.41) is True
+    assert far(0.98, 0.97, 1.4, 1.41) is False, "classes are not worse enough"
+    assert far(0.8, 0.81, 1.0, 6.0) is None, "one task carries the mean"
 
 
 def test_what_is_not_in_is_missing_and_not_zero(whole: list[UnitResult]) -> None:
@@ -93,7 +128,7 @@ def test_what_is_not_in_is_missing_and_not_zero(whole: list[UnitResult]) -> None
     assert found.classification_percent["base_mt"] is None and found.averages["base_mt"]["regression"].tasks == 0
     # The average is over the tasks that both have.
     assert found.regression_percent["qa_mt"] == pytest.approx(10.0)
-    assert found.signs["qa_mt_better_at_regression"] is False
+    assert found.signs["qa_mt_better_at_regression"] is None
     assert "qa_mt" not in found.tasks["gap"].change_percent and found.tasks["gap"].scores["qa_mt"] == 0.3
     nothing = summarise([], TASKS)
     assert nothing.tasks == {} and set(nothing.signs.values()) == {None}
@@ -158,10 +193,10 @@ def test_table_says_what_the_summary_says(whole: list[UnitResult], tmp_path: Pat
     text = strategies_table.sections(tmp_path)
     assert text is not None and text.startswith("## Strategies, reduced size")
     line = next(line for line in text.splitlines() if line.startswith("| QA-MT |"))
-    assert "+5.00 ± 5.00 %" in line and "-7.50 ± 17.50 %" in line and "+3.38 %" in line and "-11.79 %" in line
+    assert "| +5.00 ± 5.00 % | +5.00 % | 1 | 2 of 2 | +3.38 % |" in line and "-7.50 ± 17.50 %" in line and "+3.38 %" in line and "-11.79 %" in line
     gap = next(line for line in text.splitlines() if line.startswith("| gap |"))
     cells = [cell.strip() for cell in gap.strip("|").split("|")]
     assert cells[4:8] == ["0.500", "0.450", "0.400", "-"], "dummy, best rival, Base-ST, and Base-MT that is not in"
-    assert "scores are not in yet" in text and text.count("**seen**") == 3
+    assert "scores are not in yet" in text and text.count("**not settled**") == 3
     assert "Base-ST: phase, energy; " in text and "(../results/strategies/figure2.png)" in text
     assert strategies_table.sections(tmp_path / "elsewhere") is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -39,16 +39,19 @@ def _section(file: Path, make: Callable[[dict[str, Any]], str]) -> str | None:
 def _train(data: dict[str, Any]) -> str:
     summary, machine = data["summary"], data["machine"]
     rows = []
+    runs = Counter((run["style"], run["who"], run["format"], run["order"]) for run in data["runs"])
     for style, rates in summary["rows_per_second"].items():
         for who, rate in rates.items():
             form, order = summary["best"][style][who]
             loss = summary["final_loss"][style][form][who]
             rows.append(
-                f"| {style} | {_TRAINERS[who]} | {form}, {_order(order)} | {rate:.1f} | {loss:.3f} "
+                f"| {style} | {_TRAINERS[who]} | {form}, {_order(order)} | {rate:.1f} | {runs[style, who, form, order]} | {loss:.3f} "
                 f"| {summary['peak_gib'][style][who]:.1f} |"
             )
         defaults = summary["rows_per_second_by_setting"][style]["trl"]["bf16, random"]
-        rows.append(f"| {style} | TRL's SFTTrainer at its own defaults | bf16, random order | {defaults:.1f} | | |")
+        rows.append(
+            f"| {style} | TRL's SFTTrainer at its own defaults | bf16, random order | {defaults:.1f} | {runs[style, 'trl', 'bf16', 'random']} | | |"
+        )
     batch = next(iter(data["rows"].values()))["batch"]
     longest = ", ".join(f"{style} {rows_of['longest']}" for style, rows_of in data["rows"].items())
     times = "; ".join(
@@ -68,12 +71,11 @@ def _train(data: dict[str, Any]) -> str:
         [
             "## Speed of training",
             f"Full fine-tuning on the same rows of expt_gap in batches of {batch} (longest row in tokens: {longest}); "
-            f"{_where(machine)}; medians of {data['rounds']} rounds, "
-            f"the plain Trainer's of one. Each in its faster number format; the loss is that after the same few steps on the same batches.",
+            f"{_where(machine)}; medians of the runs that are stated. Each in its faster number format; the loss is that after the same few steps on the same batches.",
             "\n".join(
                 [
-                    "| prompts | trainer | as set | rows a second | loss | peak GiB |",
-                    "| --- | --- | --- | --- | --- | --- |",
+                    "| prompts | trainer | as set | rows a second | runs | loss | peak GiB |",
+                    "| --- | --- | --- | --- | --- | --- | --- |",
                     *rows,
                 ]
             ),

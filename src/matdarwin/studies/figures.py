@@ -108,9 +108,9 @@ def chance(nominal: float, tested: int, calibrated: int) -> float:
     return float(2 * (nominal * (1 - nominal) * (1 / max(tested, 1) + 1 / max(calibrated, 1))) ** 0.5)
 
 
-def words(name: str) -> str:
+def words(name: str, *, classes: bool = False) -> str:
     """A rival's name as a reader has it: `extra_trees_median` is extra trees, median."""
-    plain = name.replace("lightgbm", "LightGBM (L1)").replace("_", " ")
+    plain = name.replace("lightgbm", "LightGBM" if classes else "LightGBM (L1)").replace("_", " ")
     for way in ("median", "mean"):
         plain = plain.replace(f"trees {way}", f"trees, {way}")
     return plain.replace(" fractions", " (atomic fractions)")

@@ -54,6 +54,11 @@ class Score(_Read):
         """The test folds that are in it."""
         return sorted({int(fold["fold"]) for fold in self.folds})
 
+    @property
+    def classes(self) -> bool:
+        """Whether answers are classes."""
+        return self.metric not in LESS_IS_BETTER
+
     def own(self, metric: str | None = None) -> float | None:
         """The model's own score: that of the median for numbers."""
         return single(self.summary.get(metric or self.metric))

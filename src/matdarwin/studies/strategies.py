@@ -13,7 +13,18 @@ from matdarwin.models.checkpoint import CheckpointError
 from matdarwin.studies.strategies_figure import draw
 from matdarwin.studies.strategies_plan import costs, plan, seconds_of, units_of
 from matdarwin.studies.strategies_summary import read_units, summarise, write_summary
-from matdarwin.studies.strategies_units import FULL, REDUCED, Size, finished, run_unit, scored_tasks
+from matdarwin.studies.strategies_units import (
+    FULL,
+    MULTIPLE,
+    REDUCED,
+    Size,
+    Unit,
+    UnitResult,
+    finished,
+    run_unit,
+    scored_tasks,
+    unit_hash,
+)
 from matdarwin.training.errors import TrainingError
 
 _FAULTS = (TrainingError, CheckpointError, DataError, BaseModelError)
@@ -88,12 +99,20 @@ def run(size: Size, *, only: str | None = None, minutes: float | None = None, ke
 
 
 def summary(size: Size) -> str:
-    """Rebuild summary.json and the figure from the units; says what is missing."""
-    found = summarise(read_units(size.folder), scored_tasks(size))
+    """Rebuild summary.json and the figure from the units that are of today's recipes and data; says what is missing."""
+    units = {_unit(result): result for result in read_units(size.folder)}
+    current = {unit: result for unit, result in units.items() if result.hash == unit_hash(unit, size)}
+    found = summarise(list(current.values()), scored_tasks(size))
     write_summary(found, size.folder)
     draw(found, size.folder / "figure2.png")
     missing = sum(len(tasks) for tasks in found.missing.values())
-    return f"{missing} scores are missing yet" if missing else "no score is missing"
+    said = f"{missing} scores are missing yet" if missing else "no score is missing"
+    stale = [unit.id for unit in units if unit not in current]
+    return said + (f"; of older recipes or data, and left out: {', '.join(stale)}" if stale else "")
+
+
+def _unit(result: UnitResult) -> Unit:
+    return Unit(result.strategy, None if result.strategy in MULTIPLE else next(iter(result.tasks)))
 
 
 def main(words: list[str] | None = None) -> None:

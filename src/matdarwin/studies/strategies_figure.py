@@ -113,7 +113,7 @@ def _panel(ax: Axes, summary: Summary, kind: str, names: Sequence[str], models: 
     tasks = [f"{name.replace('_', ' ')} ({summary.tasks[name].rows['train']:,})" for name in order]
     ax.set_xticks(range(len(groups)), ["AVERAGE", *tasks], rotation=40, ha="right", rotation_mode="anchor")
     ax.tick_params(axis="x", length=0)
-    ax.set(xlim=(-0.5, len(groups) - 0.5), ylim=(-1.18 * limit, 1.18 * limit))
+    ax.set(xlim=(-0.5, len(groups) - 0.5), ylim=(-1.3 * limit, 1.3 * limit))
     ax.set_ylabel(f"change of {_WHAT[kind]} against Base-ST, %\n({_GOOD[kind]})")
     ax.grid(axis="y", color="#dddddd", linewidth=0.6, zorder=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ class Summary(BaseModel):
     regression_percent: dict[str, float | None]
     averages: dict[str, dict[str, Average]] = Field(description="By strategy and kind.")
     article: dict[str, dict[str, float]]
-    signs: dict[str, bool | None] = Field(description="Whether the article's signs are seen; null: not known yet.")
+    signs: dict[str, bool | None] = Field(description="Whether the article's signs are seen; null: not settled.")
     tasks: dict[str, TaskSummary]
     no_better_than_dummy: dict[str, list[str]]
     missing: dict[str, list[str]] = Field(description="Tasks whose score is not in yet, by strategy.")
@@ -217,16 +218,33 @@ def _average(tasks: dict[str, TaskSummary], model: str, kind: str) -> Average:
 
 
 def _signs(averages: dict[str, dict[str, Average]]) -> dict[str, bool | None]:
-    """Whether what the article says is seen here; a kind without a task that both have says nothing."""
+    """Whether what the article says is seen here; None where the tasks do not settle it."""
     better, worse = averages["qa_mt"], averages["random_st"]
-    up, down = better["classification"].percent, better["regression"].percent
-    lower, higher = worse["classification"].percent, worse["regression"].percent
-    far = None if lower is None or higher is None else lower < -ABOVE["classification"] and higher > ABOVE["regression"]
+    far = [
+        _beyond(worse["classification"], -ABOVE["classification"]),
+        _beyond(worse["regression"], ABOVE["regression"]),
+    ]
     return {
-        "qa_mt_better_at_classification": None if up is None else up > 0,
-        "qa_mt_better_at_regression": None if down is None else down < 0,
-        "pretrained_far_above_random": far,
+        "qa_mt_better_at_classification": _beyond(better["classification"], 0),
+        "qa_mt_better_at_regression": _beyond(better["regression"], -0.0),
+        "pretrained_far_above_random": False if False in far else None if None in far else True,
     }
+
+
+def _beyond(average: Average, bound: float) -> bool | None:
+    """Whether a change lies beyond a bound, on its side of zero (-0.0: below zero); None where that is not settled.
+
+    All tasks of the kind must be in. The mean must be two standard errors away from the bound, and the median on the same
+    side of it: a mean can be one task's.
+    """
+    percent, median, error = average.percent, average.median, average.standard_error
+    if average.tasks < average.of or percent is None or median is None or error is None:
+        return None
+    side = math.copysign(1, bound)
+    mean, middle = side * (percent - bound), side * (median - bound)
+    if mean > 2 * error and middle > 0:
+        return True
+    return False if mean < -2 * error and middle < 0 else None
 
 
 def _no_better(task: TaskSummary, model: str, other: str) -> bool:

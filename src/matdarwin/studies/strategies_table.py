@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matdarwin.studies.strategies_summary import COMPARED, KINDS, Average, Summary, TaskSummary, read_summary
+from matdarwin.studies.strategies_summary import ABOVE, COMPARED, KINDS, Average, Summary, TaskSummary, read_summary
 from matdarwin.studies.strategies_units import FULL, METRICS, REDUCED
 
 _SIGNS = {
@@ -45,10 +45,15 @@ def section(summary: Summary, title: str, picture: str) -> str:
         parts.append(f"**{lacking} scores are not in yet, so averages are over the tasks that both have.**")
     head = ["strategy"]
     for kind in KINDS:
-        head += [f"{kind}, {METRICS[kind].replace('_f1', ' F1').replace('mae', 'MAE')}", "better on", "article"]
+        metric = METRICS[kind].replace("_f1", " F1").replace("mae", "MAE")
+        head += [f"{kind}, {metric}: mean ± standard error", "median", "better on", "tasks in", "article"]
     rows = [[_named(model), *(cell for kind in KINDS for cell in _cells(summary, model, kind))] for model in COMPARED]
     parts.append(_table(head, rows))
-    said = {True: "seen", False: "not seen", None: "not known yet"}
+    said = {True: "seen", False: "not seen", None: "not settled"}
+    parts.append(
+        "A sign is settled once all tasks of the kind are in, the mean is two standard errors beyond the bound, and the median "
+        f"lies on the same side. The bounds: 0, and {ABOVE['classification']:g} and {ABOVE['regression']:g} % for random weights."
+    )
     parts.append("\n".join(f"- {text}: **{said[summary.signs[name]]}**." for name, text in _SIGNS.items()))
     parts.append(_dummies(summary))
     parts.append(f"![Change of each task against Base-ST]({picture})")
@@ -80,7 +85,10 @@ def _cells(summary: Summary, model: str, kind: str) -> list[str]:
     else:
         error = "" if average.standard_error is None else f" ± {average.standard_error:.2f}"
         shown = f"{average.percent:+.2f}{error} %"
-    return [shown, f"{average.better} of {average.tasks}", "-" if article is None else f"{article:+.2f} %"]
+    return [
+        shown, "-" if average.median is None else f"{average.median:+.2f} %", str(average.better),
+        f"{average.tasks} of {average.of}", "-" if article is None else f"{article:+.2f} %",
+    ]  # fmt: skip
 
 
 def _dummies(summary: Summary) -> str:

@@ -74,7 +74,7 @@ def summary(scores: Sequence[Score], bench: dict[str, Any] | None, *, link: bool
                 [
                     score.task, score.strategy, _WAYS.get(score.metric, score.metric) + (f", {score.unit}" if score.unit else ""),
                     _number(score.own()),
-                    "-" if rival is None else f"{_number(rival[1])} ({words(rival[0])})",
+                    "-" if rival is None else f"{_number(rival[1])} ({words(rival[0], classes=score.classes)})",
                     "-" if best is None else f"{_number(best.mean)} ({_cell(best.algorithm)})",
                     _percent(score.summary.get("coverage")),
                     _stand(score),
@@ -200,7 +200,12 @@ def _rivals(score: Score) -> str:
             ]
         )
     ordered = sorted(score.baselines.items(), key=lambda item: _order(score, item[1].get(score.metric)))
-    rows += [[words(name), *(_number(found.get(metric)) for metric in metrics), "", "", ""] for name, found in ordered]
+    rows += [
+        [words(name, classes=score.classes), *(_number(found.get(metric)) for metric in metrics), "", "", ""]
+        for name, found in ordered
+        # Of classes there is no median: these are the same answers under a second name.
+        if not (score.classes and "median" in name and found == score.baselines.get(name.replace("median", "mean")))
+    ]
     return _table(head, rows)
 
 
@@ -276,7 +281,8 @@ def _bench(bench: dict[str, Any]) -> str:
 
 def _bench_line(bench: dict[str, Any]) -> str:
     named = {
-        "times_sampling": "as fast as sampling one by one",
+        "times_sampling": "as fast as sampling one by one with compact prompts",
+        "times_sampling_alpaca": "with alpaca prompts",
         "times_generate_compact": "as fast as plain batched generation with compact prompts",
         "times_generate_alpaca": "with alpaca prompts",
     }
