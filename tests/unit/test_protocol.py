@@ -13,7 +13,9 @@ from matdarwin.evaluation.results import BoardResult
 from matdarwin.materials import parse
 from matdarwin.models.distribution import AnswerDistribution
 from matdarwin.prediction.intervals import MINIMUM, Calibration, calibrate
+from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
+from matdarwin.training.recipe_files import load_for_tasks
 from tiny import tiny_task
 
 # Half of the probability at 0, the rest far away: the mean lies where no narrow interval about the median reaches.
@@ -51,3 +53,15 @@ def board(metric: str) -> BoardResult:
 def test_the_table_has_the_scores_of_the_value_that_is_given(metric: str, mae: float, rmse: float) -> None:
     (own,) = board(metric).table()
     assert own == ("s", {"mae": mae, "rmse": rmse, "coverage": 0.9, "width": 1.0})
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "results" / "board").glob("*.json")))
+def test_boards_on_file_are_of_the_recipes_on_file(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table must not set scores of a recipe as it was beside those of the same recipe as it is."""
+    monkeypatch.chdir(ROOT)
+    task, _, strategy = file.removesuffix(".json").partition(".")
+    (recipe,) = load_for_tasks(Path("recipes") / f"{strategy}.yaml", [task])
+    protocol._refuse_other_recipe(registry.load(task), recipe.model_copy(update={"role": "benchmark"}))
