@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,3 +84,22 @@ def test_the_table_is_not_written_over(darwin: Darwin, quick: list[Quick], sourc
     before = source.read_bytes()
     done = darwin("screen", str(source), str(source))
     assert done.code == 2 and "written over" in done.err and source.read_bytes() == before
+
+
+def test_a_table_that_changes_while_it_is_looked_through_is_not_screened(
+    darwin: Darwin, quick: list[Quick], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matdarwin.prediction import files
+
+    real = files.choose_column
+
+    def choosing(*args: Any) -> str:
+        # After the columns were read: the material's place is another's.
+        rows = [line.split(",") for line in source.read_text().splitlines()]
+        source.write_text("".join(f"{material},{number}\n" for number, material in rows))
+        return real(*args)
+
+    monkeypatch.setattr(files, "choose_column", choosing)
+    done = darwin("screen", str(source), str(tmp_path / "out.csv"))
+    assert done.code == 2 and "the table was changed while it was screened" in done.err
+    assert not (tmp_path / "out.csv").exists()

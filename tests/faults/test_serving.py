@@ -129,6 +129,18 @@ def test_rows_and_text_have_limits(slow: tuple[Darwin, Slow]) -> None:
     assert problems[4]["row"] == 1
 
 
+def test_a_question_in_plain_words_is_not_as_long_as_a_material(slow: tuple[Darwin, Slow]) -> None:
+    async def work(client: httpx.AsyncClient, state: Any) -> list[httpx.Response]:
+        questions = ("x" * length for length in (20, 21))
+        bodies = [{"messages": [{"role": "user", "content": question}]} for question in questions]
+        return [await client.post("/v1/chat/completions", json=body) for body in bodies]
+
+    fine, refused = asked(slow[0], work, question=20)
+    problem = _problem(refused, 422)
+    assert fine.status_code == 200 and problem["field"] == "messages"
+    assert "a question of 21 characters, and at most 20 are read" in problem["detail"]
+
+
 # -- queue, rate, time, absence ----------------------------------------------------------------------------
 
 
@@ -173,6 +185,68 @@ def test_a_client_over_its_rate_is_told_when_to_come_again(slow: tuple[Darwin, S
     assert [a.status_code for a in answers] == [200, 200, 200, 429]
     assert _problem(answers[3], 429) and 50 < int(answers[3].headers["retry-after"]) <= 100
     assert health.status_code == ready.status_code == 200
+
+
+def test_who_has_no_key_takes_no_place_from_who_has(slow: tuple[Darwin, Slow]) -> None:
+    """One place; the body of who is refused does not come, and is not waited for as long as one that is wanted."""
+    never = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+        await never.wait()
+
+    async def work(client: httpx.AsyncClient, state: Any) -> list[httpx.Response]:
+        refused = asyncio.ensure_future(client.post("/v1/predict", content=body()))
+        await until(lambda: state.open == 1)
+        let_in = await client.get("/v1/tasks", headers={"Authorization": f"Bearer {KEY}"})
+        assert not refused.done()
+        return [let_in, await asyncio.wait_for(refused, 60)]
+
+    let_in, refused = asked(slow[0], work, api_key=KEY, requests=1, body_seconds=1000)
+    assert let_in.status_code == 200 and _problem(refused, 401)
+
+
+def test_places_are_limited_and_given_back(slow: tuple[Darwin, Slow]) -> None:
+    model, predictor = slow
+
+    async def work(client: httpx.AsyncClient, state: Any) -> list[httpx.Response]:
+        first = asyncio.ensure_future(client.post("/v1/predict", json=ONE))
+        await until(lambda: bool(predictor.batches))
+        refused, health = await client.get("/v1/tasks"), await client.get("/healthz")
+        predictor.go.set()
+        return [refused, health, await first, await client.get("/v1/tasks")]
+
+    refused, *others = asked(model, work, requests=1)
+    assert "1 requests are open already" in _problem(refused, 503)["detail"]
+    assert [answer.status_code for answer in others] == [200, 200, 200]
+
+
+def test_questions_in_plain_words_hold_nobody_up(slow: tuple[Darwin, Slow], monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from matdarwin.serving import chat
+
+    begun, go, waited = threading.Event(), threading.Event(), []
+    real = chat.understand
+
+    def long(*args: Any) -> Any:
+        begun.set()
+        waited.append(go.wait(30))
+        return real(*args)
+
+    monkeypatch.setattr(chat, "understand", long)
+    slow[1].go.set()
+
+    async def work(client: httpx.AsyncClient, state: Any) -> httpx.Response:
+        body = {"messages": [{"role": "user", "content": "What is the band gap of GaN?"}]}
+        asking = asyncio.ensure_future(client.post("/v1/chat/completions", json=body))
+        await until(begun.is_set)
+        assert (await client.get("/healthz")).status_code == 200
+        go.set()
+        return await asking
+
+    answer = asked(slow[0], work)
+    assert waited == [True] and "band gap of GaN is predicted" in answer.text
 
 
 def test_buckets_fill_again_and_are_bounded() -> None:
@@ -467,11 +541,11 @@ def test_pages_of_other_sites_may_not_send_and_get_no_leave_to_read(slow: tuple[
     slow[1].go.set()
 
     async def work(client: httpx.AsyncClient, state: Any) -> list[httpx.Response]:
-        origins = ("https://evil.example", "null", BASE)
+        origins = ("https://evil.example", "null", "http://[", BASE)
         return [await client.post("/v1/predict", json=ONE, headers={"Origin": origin}) for origin in origins]
 
     answers = asked(slow[0], work)
-    assert [a.status_code for a in answers] == [403, 403, 200]
+    assert [a.status_code for a in answers] == [403, 403, 403, 200]
     assert not any(name.startswith("access-control") for a in answers for name in a.headers)
 
 

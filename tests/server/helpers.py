@@ -18,13 +18,12 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from tests.tiny import at_home, tiny_base, tiny_checkpoint, tiny_task
 
 from matdarwin.api import Darwin
 from matdarwin.prediction.prediction import Prediction
-from matdarwin.serving.app import create_app
+from matdarwin.serving.app import Server, create_app, server_of
 from matdarwin.serving.settings import Settings
 
 BASE = "http://127.0.0.1:8000"
@@ -122,10 +121,10 @@ def asked(darwin: Darwin, work: Callable[[httpx.AsyncClient, Any], Any], **setti
 
 
 @contextlib.contextmanager
-def listening(app: FastAPI) -> Iterator[int]:
-    """The app behind a real socket, in a thread; yields the port."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on")
-    server = uvicorn.Server(config)
+def started(app: FastAPI) -> Iterator[tuple[Server, threading.Thread]]:
+    """The app behind a real socket, as `darwin serve` has it, in a thread; yields both."""
+    server = server_of(app)
+    server.config.port = 0
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + 20
@@ -133,11 +132,23 @@ def listening(app: FastAPI) -> Iterator[int]:
         assert time.monotonic() < end and thread.is_alive()
         time.sleep(0.01)
     try:
-        yield server.servers[0].sockets[0].getsockname()[1]
+        yield server, thread
     finally:
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+def port_of(server: Server) -> int:
+    """The port that a server listens at."""
+    return int(server.servers[0].sockets[0].getsockname()[1])
+
+
+@contextlib.contextmanager
+def listening(app: FastAPI) -> Iterator[int]:
+    """The same; yields the port."""
+    with started(app) as (server, _):
+        yield port_of(server)
 
 
 COMMAND = "import sys, typer; from matdarwin.commands.serve import serve; typer.run(serve)"

@@ -220,6 +220,27 @@ def test_closing_settles_what_waits() -> None:
         batcher.submit(Ticket(30), [Question("t", ["b"])])
 
 
+def test_a_stop_waits_for_the_present_batch_alone() -> None:
+    predictor = Slow()
+    batcher = Batcher(lambda: predictor, queue_rows=100, wait=0.0)  # type: ignore[arg-type]
+    batcher.start()
+
+    def work(watched: Watched) -> None:
+        while True:
+            watched.predict(["m"], "t")
+
+    running = batcher.run(Ticket(1000), work)
+    assert predictor.begun.acquire(timeout=30)
+    (waiting,) = batcher.submit(Ticket(1000), [Question("t", ["later"])])
+    batcher.stop()
+    # At once, though the model is still at work.
+    assert isinstance(waiting.exception(timeout=0), StoppedError) and not running.done()
+    predictor.go.set()
+    assert isinstance(running.exception(timeout=30), StoppedError)
+    batcher.close()
+    assert predictor.batches == [["m"]]
+
+
 def test_other_work_on_the_model_stops_between_its_batches(darwin: Darwin) -> None:
     batcher = Batcher(lambda: darwin.predictor, queue_rows=10)
     batcher.start()

@@ -62,7 +62,7 @@ def test_csv_gives_what_the_command_line_gives(darwin: Darwin, served_home: Path
     ("body", "query", "field", "words"),
     [
         (b"", "", "body", "empty"),
-        (b"a,a\n1,2\n", "", "body", "2 times"),
+        (b"composition,composition\n1,2\n", "", "column", "2 times"),
         (b"a,b\nGaN,1\n", "", "column", "which column"),
         (b"a,b\nGaN,1\n", "&column=c", "column", "c"),
         (b"composition\n\xff\n", "", "body", "not UTF-8"),
@@ -70,6 +70,7 @@ def test_csv_gives_what_the_command_line_gives(darwin: Darwin, served_home: Path
         (b"composition\nGaN\n", "&task=nope", "task", "does not know"),
         (b"composition\nGaN\n", "&coverage=2", "coverage", "less than 1"),
         (b"composition\nGaN\n", "&condition=x", "condition", "NAME=VALUE"),
+        (b"composition\nGaN\n", "&condition=t=3&condition=t=4", "condition", "t is given as 3 and as 4; give it once"),
     ],
 )
 def test_faults_of_a_table_are_told_before_the_first_byte(
@@ -240,6 +241,18 @@ def test_questions_in_many_words(tmp_path: Path, question: str, material: str) -
     tasks = {task.id: task for task in (tiny_task(tmp_path), tiny_task(tmp_path, kind="classification", property="metallic character"))}  # fmt: skip
     found = understand(question, tasks)
     assert (found.material, [task.id for task in found.tasks]) == (material, ["tiny_gap"])
+
+
+def test_tasks_of_one_kind_of_material_share_what_was_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matdarwin.serving import chat
+
+    one, other = tiny_task(tmp_path), tiny_task(tmp_path, kind="classification", property="metallic character")
+    asked: list[tuple[str, str]] = []
+    real = chat.parse
+    monkeypatch.setattr(chat, "parse", lambda given, kind: asked.append((given, kind)) or real(given, kind))
+    question = "the band gap and the metallic character of Q1 Q2 Q3 and GaN"
+    assert understand(question, {task.id: task for task in (one, other)}).material == "GaN"
+    assert ("GaN", "composition") in asked and len(asked) == len(set(asked))
 
 
 def test_conditions_are_found_or_asked_for(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from matdarwin.models.distribution import AnswerDistribution
 from matdarwin.prediction import screening
 from matdarwin.prediction.files import open_table
 from matdarwin.prediction.prediction import Prediction
-from matdarwin.prediction.screening import Screened, Wanted
+from matdarwin.prediction.screening import Input, Screened, Wanted
 from matdarwin.tasks.schema import Task
 
 SIZE = 16
@@ -67,8 +67,9 @@ def table(path: Path, count: int = 100) -> Path:
 
 
 def run(source: Path, output: Path, gap: Task, wanted: Wanted | None = None, **changes: Any) -> Screened:
+    read_from = Input(source)
     with open_table(source) as given:
-        options: dict[str, Any] = {"model": "m", "identity": screening.file_identity(source), "size": SIZE, **changes}
+        options: dict[str, Any] = {"model": "m", "identity": {}, "source": read_from, "size": SIZE, **changes}
         asked = options.pop("ask", ask)
         return screening.screen(given, "composition", output, [gap], asked, wanted or Wanted(), **options)
 
@@ -169,7 +170,7 @@ def test_another_command_is_refused_and_names_what_differs(tmp_path: Path, gap: 
     with pytest.raises(DataError, match="another where lies here"):
         run(source, tmp_path / "out.csv", gap, Wanted(where="value > 2"))
     table(source, 101)
-    with pytest.raises(DataError, match="another bytes, sha256 lies here"):
+    with pytest.raises(DataError, match="another input lies here"):
         run(source, tmp_path / "out.csv", gap, Wanted(where="value > 1"))
 
 
@@ -213,7 +214,75 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_asked(tmp_path: 
     assert run(repeated, tmp_path / "out.csv", gap).kept == 1
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="save the table as a file"):
-        screening.file_identity(tmp_path / "pipe")
+        Input(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(by="value", top=7)])
+@pytest.mark.parametrize("when", ["asking", "assembling"])
+def test_a_table_that_changes_meanwhile_gets_no_predictions_of_another(
+    tmp_path: Path, gap: Task, monkeypatch: pytest.MonkeyPatch, wanted: Wanted, when: str
+) -> None:
+    """Its rows are turned round: as many as before, of the same size, and even written at the same time."""
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    header, *records = ["id,composition\n", *(f"{i},A{i}\n" for i in range(10, 100))]
+    source.write_text(first := header + "".join(records))
+    stated = source.stat()
+
+    def change() -> None:
+        source.write_text(header + "".join(reversed(records)))
+        os.utime(source, ns=(stated.st_atime_ns, stated.st_mtime_ns))
+
+    def asking(materials: Sequence[str], task: str) -> list[Prediction]:
+        if when == "asking":
+            change()
+        return ask(materials, task)
+
+    real = screening.open_sink
+
+    def opening(*args: Any, **options: Any) -> Any:
+        if when == "assembling":
+            change()
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match=r"in\.csv: the table was changed while"):
+        patch.setattr(screening, "open_sink", opening)
+        run(source, output, gap, wanted, ask=asking)
+    assert not output.exists()
+    # It goes on where the table is put back, with what was asked of it before.
+    source.write_text(first)
+    if when == "assembling":
+        assert run(source, output, gap, wanted).found == 90
+
+
+def test_no_part_is_kept_of_a_table_that_was_changed(tmp_path: Path, gap: Task) -> None:
+    """Else a table that is put back would get the predictions of the one that stood there meanwhile."""
+    source, output = table(tmp_path / "in.csv"), tmp_path / "out.csv"
+    first = source.read_bytes()
+    run(source, tmp_path / "whole.csv", gap)
+    asked: list[int] = []
+
+    def asking(materials: Sequence[str], task: str) -> list[Prediction]:
+        asked.append(len(materials))
+        if len(asked) == 3:
+            table(source, 101)
+        return ask(materials, task)
+
+    with pytest.raises(DataError, match="was changed while it was screened"):
+        run(source, output, gap, ask=asking)
+    assert len(asked) == 3
+    source.write_bytes(first)
+    assert run(source, output, gap).found == 2 * SIZE
+    assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_file_that_was_only_touched_is_not_changed(tmp_path: Path, gap: Task) -> None:
+    source = table(tmp_path / "in.csv")
+
+    def touching(materials: Sequence[str], task: str) -> list[Prediction]:
+        source.write_bytes(source.read_bytes())
+        return ask(materials, task)
+
+    assert run(source, tmp_path / "out.csv", gap, ask=touching).kept == 100
 
 
 def test_no_folder_and_no_rows(tmp_path: Path, gap: Task) -> None:

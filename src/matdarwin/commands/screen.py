@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from matdarwin.prediction.candidates import Generated
     from matdarwin.prediction.files import Ask, Table
     from matdarwin.prediction.prediction import Prediction
+    from matdarwin.prediction.screening import Input
     from matdarwin.tasks.schema import Task
 
 
@@ -142,7 +143,7 @@ def screen(
         note(f"using checkpoint {darwin.name} (base {darwin.card.base['name']}), task {', '.join(names)}")
         if engine != "vllm" and darwin.caveat:
             note(f"of every row: {darwin.caveat}")
-        with _candidates(input, wish, column, tasks) as table, Bar() as bar, ExitStack() as stack:
+        with _candidates(input, wish, column, tasks) as (table, source), Bar() as bar, ExitStack() as stack:
             # A generated table has its materials in its first column.
             chosen = files.choose_column(
                 table, column if input is not None else table.columns[0], tasks[0].representation
@@ -176,7 +177,8 @@ def screen(
             started = time.monotonic()
             bar.begin("screening", table.count)
             identity = {
-                "input": screening.file_identity(input) if input is not None else _identity(table), "model": darwin.name, "weights": darwin.checkpoint.digest,
+                **({"input": _identity(table)} if source is None else {}),
+                "model": darwin.name, "weights": darwin.checkpoint.digest,
                 "coverage": coverage, "conditions": asked, "batch size": batch_size,
                 **({"dtype": dtype} if dtype != "auto" else {}),
                 # A server's last digits are its own.
@@ -184,7 +186,7 @@ def screen(
             }  # fmt: skip
             done = screening.screen(
                 table, chosen, output, tasks, ask, screening.Wanted(where, by, top, lowest),
-                model=darwin.name, identity=identity, size=size, progress=told,
+                model=darwin.name, identity=identity, source=source, size=size, progress=told,
             )  # fmt: skip
         screened = time.monotonic() - started
     seconds = time.monotonic() - began
@@ -275,19 +277,25 @@ def _paths(paths: Sequence[Path], *, generated: bool) -> tuple[Path | None, Path
 
 
 @contextmanager
-def _candidates(input: Path | None, wish: _Generator, column: str | None, tasks: Sequence[Task]) -> Iterator[Table]:
-    """The table to screen: the file, or the candidates generated."""
+def _candidates(
+    input: Path | None, wish: _Generator, column: str | None, tasks: Sequence[Task]
+) -> Iterator[tuple[Table, Input | None]]:
+    """The table to screen, and the file that it is read from; None where the candidates are generated."""
     from matdarwin.prediction import files
+    from matdarwin.prediction.screening import Input
 
     if input is not None:
+        # Before it is looked through, so that what is written to it from then on is noticed. What is no table at all is
+        # told by who opens it.
+        source = Input(input) if input.exists() and not input.is_dir() else None
         with files.open_table(input) as table:
-            yield table
+            yield table, source or Input(input)
         return
     if other := next((task for task in tasks if task.representation != "composition"), None):
         raise UsageError(f"compositions are generated, but {other.id} is asked with a {other.representation}")
     made = wish.make(column)
     note(f"{made.count:,} candidates are generated")
-    yield made
+    yield made, None
 
 
 def _identity(table: Table) -> dict[str, Any]:

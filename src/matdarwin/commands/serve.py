@@ -31,10 +31,18 @@ def serve(
     queue_rows: Annotated[int, typer.Option(min=1, help="Answers that wait at a time.")] = 4096,
     rate: Annotated[float, typer.Option(min=0, help="Requests a second of one client; 0: no limit.")] = 100.0,
     seconds: Annotated[float, typer.Option(min=0.001, help="Seconds in which a request is answered.")] = 60.0,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            help="Seconds that accepted work has to finish once the server is told to stop; a CSV may need 1800.",
+        ),
+    ] = 60.0,
 ) -> None:
     """Serve one model over HTTP: a page, JSON, CSV, and the chat form that clients of language models speak.
 
-    Logs go to standard error as JSON lines. SIGTERM or Ctrl-C: accepted work is finished, then the server stops.
+    Logs go to standard error as JSON lines. SIGTERM or Ctrl-C: accepted work is finished, then the server stops; what is
+    not done and read after --drain-seconds is broken off. A second one breaks it off at once.
     """
     with working():
         from matdarwin.serving.settings import Settings
@@ -42,6 +50,7 @@ def serve(
         settings = Settings(
             host=host, port=port, api_key=_key(api_key_file), body_limit=body_limit, drain_limit=max(64 << 20, body_limit),
             rows=rows, queue_rows=queue_rows, rate=rate, burst=max(1, int(2 * rate)), seconds=seconds,
+            drain_seconds=drain_seconds,
         )  # fmt: skip
         from matdarwin.api import Darwin
 

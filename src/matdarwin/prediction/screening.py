@@ -92,6 +92,7 @@ def screen(
     *,
     model: str,
     identity: dict[str, Any],
+    source: Input | None = None,
     size: int = CHUNK,
     progress: Callable[[int], None] | None = None,
 ) -> Screened:
@@ -105,22 +106,24 @@ def screen(
         ask: The predictor.
         wanted: What is kept.
         model: Name of the model.
-        identity: What, beside `wanted` and the tasks, an answer hangs on, as JSON types: input, model, coverage,
-            conditions. A run that goes on with another one is refused.
+        identity: What else an answer hangs on, as JSON types: model, coverage, conditions; where there is no `source`, the
+            input. A run that goes on with another one is refused.
+        source: The file that the table is read from, taken before the table was opened; None: it is generated.
         size: Rows a part.
         progress: Called with the number of rows done.
 
     Raises:
         WishError: The condition or rank cannot be read.
         DataError: The output cannot be written so (see `outputs.check_output`); another run is at work on it; the work
-            folder belongs to another command; the disk is full.
+            folder belongs to another command; the source is changed meanwhile, and nothing is written; the disk is full.
     """
     check_output(output, table)
     matches = condition(wanted.where, tasks) if wanted.where is not None else None
     score = rank(wanted.by, tasks, lowest=wanted.lowest) if wanted.by is not None else None
     job = {
         "format": _FORMAT, "column": column, "tasks": [task.id for task in tasks], "where": wanted.where, "by": wanted.by,
-        "top": wanted.top, "lowest": wanted.lowest, "rows a part": size, **identity,
+        "top": wanted.top, "lowest": wanted.lowest, "rows a part": size,
+        **({"input": source.identity} if source else {}), **identity,
     }  # fmt: skip
     folder = output.parent / f".{output.name}.screen"
     with _held(folder, output), _disk_errors(folder):
@@ -141,11 +144,14 @@ def screen(
             counted = Summary()
             for predictions in found:
                 counted.add(predictions)
+            if source:
+                # Parts of a table that was changed and then changed back would be taken for the table's own.
+                source.check()
             _write_part(_part(folder, number), counted, kept, wanted)
             _count(_part(folder, number), done)
             if progress:
                 progress(done.summary.rows)
-        _assemble(table, column, output, tasks, folder, wanted, size, done)
+        _assemble(table, column, output, tasks, folder, wanted, size, done, source)
         shutil.rmtree(folder)
     return done
 
@@ -173,16 +179,60 @@ class _Waiting:
             yield self._numbers.pop(), found
 
 
-def file_identity(path: Path) -> dict[str, Any]:
-    """Name, size and sha256 of a file: what tells an input from another.
+class Input:
+    """A file that a table is read from, several times, and that has to stay as it is meanwhile.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        identity: Its name, size and sha256: what tells an input from another.
 
     Raises:
         DataError: It cannot be read, or is a pipe, which could not be read once more to go on after a stop.
     """
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path}: is no file, so that a screen could not go on after a stop; save the table as a file")
+
+    def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            raise DataError(
+                f"{path}: is no file, so that a screen could not go on after a stop; save the table as a file"
+            )
+        self._path = path
+        # In this order, so that what is written while it is read is noticed later.
+        self._state = self._look()
+        self.identity = self._identity()
+
+    def check(self, *, wholly: bool = False) -> None:
+        """Make sure that it holds what it held; `wholly`: even where size and time of change say so.
+
+        Raises:
+            DataError: It does not, or cannot be read.
+        """
+        state = self._look()
+        if state == self._state and not wholly:
+            return
+        if self._identity() != self.identity:
+            raise DataError(
+                f"{self._path}: the table was changed while it was screened, so the output was not written; put it back as "
+                "it was and give the same command again to go on, or choose another output to screen the changed one"
+            )
+        self._state = state
+
+    def _look(self) -> tuple[int, int, int]:
+        with _unreadable(self._path):
+            found = self._path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _identity(self) -> dict[str, Any]:
+        path = self._path
+        with _unreadable(path):
+            return {"name": path.name, "bytes": path.stat().st_size, "sha256": sources.sha256(path)}
+
+
+@contextlib.contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
     try:
-        return {"name": path.name, "bytes": path.stat().st_size, "sha256": sources.sha256(path)}
+        yield
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -261,16 +311,12 @@ def _best(kept: Iterable[Kept], wanted: Wanted) -> list[Kept]:
 
 
 def _assemble(
-    table: Table,
-    column: str,
-    output: Path,
-    tasks: Sequence[Task],
-    folder: Path,
-    wanted: Wanted,
-    size: int,
-    done: Screened,
-) -> None:
+    table: Table, column: str, output: Path, tasks: Sequence[Task], folder: Path, wanted: Wanted, size: int,
+    done: Screened, source: Input | None,
+) -> None:  # fmt: skip
     """Write the rows kept, in the order of the table, or best first where the best were asked for."""
+    if source:
+        source.check(wholly=True)
     parts = _numbers(table, size)
     best: list[Kept] | None = None
     if wanted.top is not None:
@@ -286,13 +332,16 @@ def _assemble(
             for one in best:
                 sink.write(cells[one.row], [one.predictions], [one.score])
             done.kept = len(best)
-            return
-        for number, chunk in enumerate(table.chunks(column, size)):
-            kept = list(_read_part(_part(folder, number)))
-            if kept:
-                picked = chunk.pick([one.row - number * size for one in kept])
-                sink.write(picked, [one.predictions for one in kept], [one.score for one in kept])
-                done.kept += len(kept)
+        else:
+            for number, chunk in enumerate(table.chunks(column, size)):
+                kept = list(_read_part(_part(folder, number)))
+                if kept:
+                    picked = chunk.pick([one.row - number * size for one in kept])
+                    sink.write(picked, [one.predictions for one in kept], [one.score for one in kept])
+                    done.kept += len(kept)
+        if source:
+            # Within, so that the output does not get its name.
+            source.check(wholly=True)
 
 
 # -- the work folder ---------------------------------------------------------------------------------------------

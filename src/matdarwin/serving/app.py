@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from matdarwin import __version__
 from matdarwin.api import Darwin
-from matdarwin.serving import logs, problems
+from matdarwin.serving import logs, problems, unread
 from matdarwin.serving.door import Door
 from matdarwin.serving.routes import routes
 from matdarwin.serving.settings import Settings
@@ -27,6 +29,9 @@ from matdarwin.serving.state import State
 STATIC = Path(__file__).parent / "static"
 _LINGER = 0.3
 """Seconds that a stopping server still answers /readyz, for whoever sends it requests to see that it should not."""
+
+_BROKEN_OFF = 2
+"""Seconds that those whose work is broken off have to read so."""
 
 _CHECKED = {"cache-control": "no-cache"}
 """Browsers ask whether they have the newest: modules of two versions would not go together."""
@@ -57,7 +62,7 @@ def create_app(darwin: Darwin, settings: Settings) -> FastAPI:
         try:
             yield
         finally:
-            state.batcher.close()
+            state.close()
 
     app = FastAPI(
         title="matdarwin",
@@ -90,7 +95,8 @@ def create_app(darwin: Darwin, settings: Settings) -> FastAPI:
 class Server(uvicorn.Server):
     """A server that, told to stop, first finishes what it has accepted, and says meanwhile that it is not ready.
 
-    Told a second time, it stops at once.
+    It takes `drain_seconds` for that at most, for work as for clients who still read their answers. Told a second time,
+    it stops at once. The batch that is with the model is waited for in any case.
     """
 
     def __init__(self, config: uvicorn.Config, state: State) -> None:
@@ -114,22 +120,39 @@ class Server(uvicorn.Server):
         if state.batcher.fault is not None:
             self.failed = self.should_exit = True
         if self._told is not None:
-            since = time.monotonic() - self._told
-            if since > state.settings.drain_seconds:
+            if self._left() == 0:
                 logs.log(logging.WARNING, "stopped before all work was done", open=state.open)
-                self.should_exit = self.force_exit = True
-            elif state.open == 0 and since > _LINGER:
+                # Whoever waits is told so.
+                state.batcher.stop()
+                self.should_exit = True
+            elif state.open == 0 and time.monotonic() - self._told > _LINGER:
                 self.should_exit = True
         return await super().on_tick(counter)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn; it waits for every connection to end, which without a limit is for ever where a client does not read."""
+        self.config.timeout_graceful_shutdown = max(_BROKEN_OFF, math.ceil(self._left()))
+        try:
+            await super().shutdown(sockets)
+        finally:
+            # Told a second time, uvicorn ends the app no more, and a thread that waits for the model would not end.
+            self._state.batcher.stop()
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
 
-def run(darwin: Darwin, settings: Settings) -> bool:
-    """Serve until told to stop; returns whether it went well."""
-    logs.install()
-    app = create_app(darwin, settings)
+    def _left(self) -> float:
+        """Seconds that are left of those for finishing."""
+        since = 0.0 if self._told is None else time.monotonic() - self._told
+        return max(0.0, self._state.settings.drain_seconds - since)
+
+
+def server_of(app: FastAPI) -> Server:
+    """The server of an app that `create_app` made."""
+    settings: Settings = app.state.serving.settings
     options: dict[str, Any] = {
         "host": settings.host.strip("[]"),
         "port": settings.port,
+        "http": unread.protocol(settings.send_seconds),
         "log_config": None,
         "access_log": False,
         "server_header": False,
@@ -139,6 +162,12 @@ def run(darwin: Darwin, settings: Settings) -> bool:
         "timeout_keep_alive": 15,
         "h11_max_incomplete_event_size": 65536,
     }
-    server = Server(uvicorn.Config(app, **options), app.state.serving)
+    return Server(uvicorn.Config(app, **options), app.state.serving)
+
+
+def run(darwin: Darwin, settings: Settings) -> bool:
+    """Serve until told to stop; returns whether it went well."""
+    logs.install()
+    server = server_of(create_app(darwin, settings))
     server.run()
     return server.started and not server.failed

@@ -144,6 +144,7 @@ class Batcher:
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._called: Ticket | None = None
         self._thread = threading.Thread(target=self._run, name="darwin-model", daemon=True)
         self.ready = False
         self.fault: BaseException | None = None
@@ -156,11 +157,18 @@ class Batcher:
         """Start the thread, which loads the model first."""
         self._thread.start()
 
-    def close(self) -> None:
-        """Drop what waits, end the thread after its present batch, and wait for it."""
+    def stop(self) -> None:
+        """Take no more, drop what waits, and have the thread end after its present batch."""
         with self._changed:
             self._closing = True
+            self._drop_all()
+            if self._called is not None:
+                self._called.stop()
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Stop, and wait for the thread."""
+        self.stop()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -229,6 +237,12 @@ class Batcher:
             for job in over:
                 job.settle(error=StoppedError("the request's client left or its time was up"))
 
+    def _drop_all(self) -> None:
+        """Take all jobs out. With the lock held."""
+        for job in self._jobs:
+            job.settle(error=StoppedError("the server is stopping"))
+        self._jobs.clear()
+
     def _run(self) -> None:
         try:
             self._asked = self._load()
@@ -258,9 +272,7 @@ class Batcher:
             while True:
                 self._drop_over()
                 if self._closing or self.fault is not None:
-                    for job in self._jobs:
-                        job.settle(error=StoppedError("the server is stopping"))
-                    self._jobs.clear()
+                    self._drop_all()
                     if self._closing:
                         return None
                 if not self._jobs:
@@ -269,6 +281,7 @@ class Batcher:
                 first = self._jobs[0]
                 if first.call is not None:
                     self._jobs.popleft()
+                    self._called = first.ticket
                     return [(first, 1)]
                 size = self._size()
                 alike = [job for job in self._jobs if job.key == first.key]

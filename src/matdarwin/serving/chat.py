@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matdarwin.language.answers import format_number
 from matdarwin.materials import parse
-from matdarwin.materials.material import Material, MaterialError
+from matdarwin.materials.material import Kind, Material, MaterialError
 from matdarwin.prediction.prediction import Prediction
 from matdarwin.tasks.schema import Task
+
+Reads = Callable[[str, Kind], bool]
+"""Whether a text can be read as a material of a kind."""
 
 _LONGEST = 12
 """Words that a material is written in, at most."""
@@ -62,7 +66,9 @@ def understand(question: str, tasks: Mapping[str, Task]) -> Understood:
         NotUnderstoodError: No task, no material, or a condition is missing.
     """
     asked = " ".join(question.split())
-    fits = _by_wording(asked, tasks) or _by_property(asked, tasks)
+    # Tasks of one kind of material ask the same of the same words, and parsing is nearly all of the work.
+    reads: Reads = functools.cache(_reads)
+    fits = _by_wording(asked, tasks, reads) or _by_property(asked, tasks, reads)
     if not fits:
         raise NotUnderstoodError(_refusal("That is no property that I know.", tasks))
     best = max(score for score, _, _ in fits)
@@ -107,7 +113,7 @@ def sentence(prediction: Prediction, task: Task) -> str:
 # -- parts -------------------------------------------------------------------------------------------------
 
 
-def _by_wording(asked: str, tasks: Mapping[str, Task]) -> list[tuple[int, Task, str | None]]:
+def _by_wording(asked: str, tasks: Mapping[str, Task], reads: Reads) -> list[tuple[int, Task, str | None]]:
     """Tasks of which the question is a wording, with the number of its letters that are the wording's own."""
     found: list[tuple[int, Task, str | None]] = []
     plain = asked.rstrip(" ?.!:")
@@ -116,7 +122,7 @@ def _by_wording(asked: str, tasks: Mapping[str, Task]) -> list[tuple[int, Task, 
         fits: list[tuple[int, str]] = []
         for wording in task.wordings:
             fit = re.fullmatch(_pattern(wording, task), plain, re.IGNORECASE)
-            if fit is not None and _reads(fit["material"], task):
+            if fit is not None and reads(fit["material"], task.representation):
                 fits.append((len(plain) - len(fit["material"]), fit["material"].strip()))
         if fits:
             score, material = max(fits)
@@ -138,7 +144,7 @@ def _pattern(wording: str, task: Task) -> str:
     return r"(?:please\s+)?(?:what(?:'s|\sis)\s+(?:the\s+)?)?" + "".join(pieces) + at
 
 
-def _by_property(asked: str, tasks: Mapping[str, Task]) -> list[tuple[int, Task, str | None]]:
+def _by_property(asked: str, tasks: Mapping[str, Task], reads: Reads) -> list[tuple[int, Task, str | None]]:
     """Tasks whose property or id stands in the question, with the length of the name that does."""
     found: list[tuple[int, Task, str | None]] = []
     for task in tasks.values():
@@ -147,7 +153,7 @@ def _by_property(asked: str, tasks: Mapping[str, Task]) -> list[tuple[int, Task,
             place = re.search(rf"(?<!\w){re.escape(name)}s?(?!\w)", asked, re.IGNORECASE)
             if place is not None:
                 rest = f"{asked[: place.start()]} \n {asked[place.end() :]}"
-                found.append((len(name), task, _material(rest, task)))
+                found.append((len(name), task, _material(rest, task, reads)))
                 break
     return found
 
@@ -158,7 +164,7 @@ def _shorter(task: Task) -> list[str]:
     return [name, *(name.removeprefix(word) for word in ("gravimetric ", "aqueous ") if name.startswith(word))]
 
 
-def _material(text: str, task: Task) -> str | None:
+def _material(text: str, task: Task, reads: Reads) -> str | None:
     """The run of words that is most likely the material: the longest that can be read."""
     words = [match for match in re.finditer(r"\S+", text.replace("\n", " | "))][:_MOST_WORDS]
     cleaned = [_trimmed(match.group()) for match in words]
@@ -172,7 +178,7 @@ def _material(text: str, task: Task) -> str | None:
             if task.representation != "name" and any(_filler(word) for word in run):
                 break
             given = " ".join(run)
-            if _reads(given, task):
+            if reads(given, task.representation):
                 score = (len(given), -start)
                 if best is None or score > best:
                     best, chosen = score, given
@@ -190,9 +196,9 @@ def _filler(word: str) -> bool:
     return not word or word.casefold() in _FILLERS
 
 
-def _reads(given: str, task: Task) -> bool:
+def _reads(given: str, kind: Kind) -> bool:
     try:
-        return isinstance(parse(given, task.representation), Material)
+        return isinstance(parse(given, kind), Material)
     except MaterialError:
         return False
 

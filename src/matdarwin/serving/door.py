@@ -31,6 +31,8 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+_REFUSED_SECONDS = 1.0
+"""Seconds in which the body of a request that was refused is read."""
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REASONS = {401: "key", 403: "origin", 408: "slow body", 413: "body", 421: "host", 429: "rate", 503: "load"}
 
@@ -98,16 +100,17 @@ class Door:
     async def _admitted(self, scope: Message, receive: Receive, answer: Send) -> None:
         """Check a request, read its body, and hand it on."""
         state, settings = self._state, self._state.settings
+        counted = scope["path"] not in limits.OPEN
         try:
             limits.check_origin(scope, settings)
-            if scope["path"] not in limits.OPEN:
+            if counted:
                 client = scope.get("client") or ("unknown", 0)
                 if seconds := state.buckets.take(str(client[0])):
                     raise Problem.later(
                         429, f"more than {settings.rate:g} requests a second; wait {seconds} s and send fewer", seconds
                     )
                 limits.check_key(scope, settings)
-                if state.open > settings.requests:
+                if state.admitted >= settings.requests:
                     raise Problem.later(503, f"{settings.requests} requests are open already; come again", 1)
                 if state.draining and scope["path"].startswith("/v1/"):
                     raise Problem.later(503, "the server is stopping; come again", 5)
@@ -118,10 +121,16 @@ class Door:
                 limits.header(scope, b"transfer-encoding")
                 or (said and said.isdigit() and 0 < int(said) <= settings.body_limit)
             ):
-                await limits.drain(receive, settings, settings.drain_limit - settings.body_limit)
+                had = settings.drain_limit - settings.body_limit
+                await limits.drain(receive, settings, had, seconds=min(_REFUSED_SECONDS, settings.body_seconds))
             raise
-        body = await limits.read_body(scope, receive, settings)
-        await self._app(scope, limits.replayed(body, receive), answer)
+        # Not before, so that who has no key takes no place from who has.
+        state.admitted += counted
+        try:
+            body = await limits.read_body(scope, receive, settings)
+            await self._app(scope, limits.replayed(body, receive), answer)
+        finally:
+            state.admitted -= counted
 
     def _told(self, scope: Message, identity: str, status: int, seconds: float) -> None:
         route: Any = scope.get("route")

@@ -75,7 +75,7 @@ def check_origin(scope: Message, settings: Settings) -> None:
             f"this server answers to {', '.join(sorted(settings.hosts))} alone; to serve it under another name, set an API key",
         )
     origin = header(scope, b"origin")
-    if origin is not None and scope["method"] not in ("GET", "HEAD") and urlsplit(origin).netloc.lower() != host:
+    if origin is not None and scope["method"] not in ("GET", "HEAD") and _site(origin) != host:
         raise Problem(403, "pages of other sites may not send requests here")
 
 
@@ -134,10 +134,20 @@ async def read_body(scope: Message, receive: Receive, settings: Settings) -> byt
     raise _too_large(limit)
 
 
-async def drain(receive: Receive, settings: Settings, had: int = 0) -> None:
-    """Read and forget a body, up to the limit: a client that is still sending does not read its answer."""
+async def drain(receive: Receive, settings: Settings, had: int = 0, *, seconds: float | None = None) -> None:
+    """Read and forget a body, up to the limit: a client that is still sending does not read its answer.
+
+    Args:
+        receive: Gives the body.
+        settings: The settings.
+        had: Bytes that count as read already.
+        seconds: Seconds that it may take; None: as many as a body that is wanted.
+
+    Raises:
+        Gone: The client left.
+    """
     try:
-        async with asyncio.timeout(settings.body_seconds):
+        async with asyncio.timeout(settings.body_seconds if seconds is None else seconds):
             while had <= settings.drain_limit:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -169,6 +179,14 @@ def _too_large(limit: int) -> Problem:
         f"the body is larger than {limit:,} bytes; send fewer rows at a time, or use `darwin predict --input`",
         headers={"Connection": "close"},
     )
+
+
+def _site(origin: str) -> str | None:
+    """The host, and the port where there is one, of an Origin header; None where it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str:

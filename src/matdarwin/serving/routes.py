@@ -17,7 +17,7 @@ from matdarwin.api import QuestionError
 from matdarwin.models.checkpoint import TaskCard
 from matdarwin.prediction.prediction import Prediction
 from matdarwin.serving import chat, metrics, tables
-from matdarwin.serving.batching import Question, Watched
+from matdarwin.serving.batching import Question, Ticket, Watched
 from matdarwin.serving.problems import Json, Problem, documented
 from matdarwin.serving.schemas import ChatBody, ExplainBody, PredictBody, Predicted, listed
 from matdarwin.serving.state import State
@@ -98,7 +98,7 @@ def _work(router: APIRouter, state: State) -> None:
         if kind not in ("text/csv", "application/csv", "text/plain", "application/octet-stream"):
             raise Problem(415, f"a table is sent with Content-Type: text/csv, not {kind[:80]}")
         names = _names(state, task, "task")
-        conditions = _conditions(state, names, dict(map(_pair, condition or [])))
+        conditions = _conditions(state, names, _pairs(condition or []))
         state.check_ready()
         return await tables.answer(state, request, await request.body(), column, names, coverage, conditions)
 
@@ -114,7 +114,13 @@ def _work(router: APIRouter, state: State) -> None:
         question = next((m.words() for m in reversed(body.messages) if m.role == "user"), None)
         if not question or not question.strip():
             raise Problem(422, "messages: none of them is a user's text", field="messages")
-        _check_length(state, question, "messages")
+        most = min(state.settings.question, state.settings.text)
+        if len(question) > most:
+            raise Problem(
+                422,
+                f"messages: a question of {len(question):,} characters, and at most {most:,} are read; POST /v1/predict takes longer materials",
+                field="messages",
+            )
         text = await _reply(state, request, question)
         return _stream(state, text) if body.stream else Json(_completion(state, text))
 
@@ -208,6 +214,18 @@ def _check_length(state: State, text: str, field: str, row: int | None = None) -
         )  # fmt: skip
 
 
+def _pairs(texts: Sequence[str]) -> dict[str, str | float]:
+    found: dict[str, str | float] = {}
+    for name, value in map(_pair, texts):
+        if name in found:
+            raise Problem(
+                422, f"condition: {name[:80]} is given as {str(found[name])[:80]} and as {str(value)[:80]}; give it once",
+                field="condition",
+            )  # fmt: skip
+        found[name] = value
+    return found
+
+
 def _pair(text: str) -> tuple[str, str | float]:
     name, sign, value = text.partition("=")
     if not sign or not name.strip() or not value.strip():
@@ -233,12 +251,15 @@ def _explained(predictor: Watched, body: ExplainBody, task: str, conditions: dic
 
 async def _reply(state: State, request: Request, question: str) -> str:
     """The answer to a question in plain words."""
+    reading = state.ticket()
     try:
-        asked = chat.understand(question, state.darwin.tasks)
+        (asked,) = await state.had(
+            request, reading, [state.readers.submit(chat.understand, question, state.darwin.tasks)]
+        )
         by_task = state.darwin.conditions([task.id for task in asked.tasks], asked.conditions)
     except (chat.NotUnderstoodError, QuestionError) as error:
         return str(error)
-    ticket = state.ticket()
+    ticket = Ticket(reading.left)
     questions = [Question(task.id, [asked.material], conditions=by_task[task.id]) for task in asked.tasks]
     found = await state.had(request, ticket, state.queue(lambda: state.batcher.submit(ticket, questions)))
     return "\n".join(chat.sentence(answer[0], task) for answer, task in zip(found, asked.tasks, strict=True))

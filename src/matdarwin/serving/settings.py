@@ -23,7 +23,8 @@ class Settings:
         body_seconds: Seconds in which a body must have come.
         rows: Answers (materials times tasks) of one JSON request.
         csv_rows: Answers (rows times tasks) of one CSV request.
-        text: Characters of one material, condition or question.
+        text: Characters of one material or condition.
+        question: Characters of a question in plain words, which is searched for its material.
         queue_rows: Answers that wait at a time; what would go past it is refused at once.
         requests: Requests that are open at a time.
         streams: CSV requests that are open at a time.
@@ -32,9 +33,11 @@ class Settings:
         clients: Clients that are remembered for their rate.
         seconds: Seconds in which a JSON request is answered, or its work stops.
         csv_seconds: The same for a CSV request.
+        send_seconds: Seconds in which a client must take each 64 KiB of its answer, or its connection is ended.
         wait: Seconds after which a batch begins when nothing more comes to share it, or a twentieth of what the last one
             took, up to 0.1 s; at most four times that after its first row, or after the batch before it.
-        drain_seconds: Seconds that accepted work has to finish once the server is told to stop.
+        drain_seconds: Seconds that accepted work has to finish once the server is told to stop; what is not done and read
+            by then is broken off.
     """
 
     host: str = "127.0.0.1"
@@ -46,6 +49,7 @@ class Settings:
     rows: int = 1000
     csv_rows: int = 50_000
     text: int = 10_000
+    question: int = 2_000
     queue_rows: int = 4096
     requests: int = 256
     streams: int = 8
@@ -54,14 +58,17 @@ class Settings:
     clients: int = 10_000
     seconds: float = 60.0
     csv_seconds: float = 1800.0
+    send_seconds: float = 30.0
     wait: float = 0.01
     drain_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in ("body_limit", "rows", "csv_rows", "text", "queue_rows", "requests", "streams", "burst", "clients"):
+        for name in (
+            "body_limit", "rows", "csv_rows", "text", "question", "queue_rows", "requests", "streams", "burst", "clients",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is at least 1, got {getattr(self, name)}")
-        for name in ("body_seconds", "seconds", "csv_seconds", "drain_seconds"):
+        for name in ("body_seconds", "seconds", "csv_seconds", "send_seconds", "drain_seconds"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is more than 0, got {getattr(self, name)}")
         if self.rate < 0 or self.wait < 0:

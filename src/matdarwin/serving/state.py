@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -19,6 +19,7 @@ from matdarwin.serving.problems import Problem
 from matdarwin.serving.settings import Settings
 
 T = TypeVar("T")
+_READERS = 2
 
 
 class State:
@@ -30,8 +31,10 @@ class State:
 
     Attributes:
         draining: The server is told to stop: it finishes what it has and takes no more.
-        open: Requests that are being answered.
-        streams: CSV requests among them.
+        open: Requests that are being answered, those that are refused among them.
+        admitted: Requests among them that were let in, which alone count towards the limit.
+        streams: CSV requests among these.
+        readers: Threads that look through questions in plain words, which takes too long for the thread of all requests.
     """
 
     def __init__(self, darwin: Darwin, settings: Settings) -> None:
@@ -39,7 +42,9 @@ class State:
         self.settings = settings
         self.draining = False
         self.open = 0
+        self.admitted = 0
         self.streams = 0
+        self.readers = ThreadPoolExecutor(_READERS, thread_name_prefix="darwin-reader")
         self.buckets = Buckets(settings.rate, settings.burst, settings.clients)
         self.metrics = Metrics(lambda: self.batcher.queued)
         self.batcher = Batcher(
@@ -68,6 +73,11 @@ class State:
     def _batch(self, task: str, rows: int) -> None:
         self.metrics.batches.observe(rows)
         self.metrics.rows.labels(task).inc(rows)
+
+    def close(self) -> None:
+        """End the threads; that of the model is waited for."""
+        self.readers.shutdown(wait=False, cancel_futures=True)
+        self.batcher.close()
 
     def check_ready(self) -> None:
         """Make sure that the model can be asked.

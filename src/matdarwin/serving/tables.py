@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from matdarwin.data.sources import DataError
 from matdarwin.materials.material import Kind
@@ -83,10 +84,30 @@ async def answer(
         except StoppedError:
             if not leaving.done():
                 raise
-        finally:
-            end()
 
-    return StreamingResponse(stream(), media_type="text/csv; charset=utf-8")
+    return _Timed(stream(), ticket, end)
+
+
+class _Timed(StreamingResponse):
+    """An answer that is broken off once its time is up, be it because its client does not read.
+
+    Args:
+        parts: Its parts.
+        ticket: Its time.
+        end: Called at its end, whatever that is.
+    """
+
+    def __init__(self, parts: AsyncIterator[bytes], ticket: Ticket, end: Callable[[], None]) -> None:
+        super().__init__(parts, media_type="text/csv; charset=utf-8")
+        self._ticket, self._end = ticket, end
+
+    async def stream_response(self, send: Send) -> None:
+        """See starlette."""
+        try:
+            async with asyncio.timeout(self._ticket.left):
+                await super().stream_response(send)
+        finally:
+            self._end()
 
 
 class _Opened:
