@@ -52,6 +52,27 @@ def test_a_clean_recipe_is_code_0_with_its_cost(darwin: Darwin, tasks: list[str]
     assert "not only the recipe's own (fold: 2)" in done.err
 
 
+def test_what_cannot_be_compared_is_no_clean_bill(darwin: Darwin, home: Path, tmp_path: Path) -> None:
+    """A list of metals alone, of another quantity: its one label tells as much as it likes."""
+    rows = tiny_rows(100)
+    gap = tiny_task(tmp_path, rows=rows, quantities=["band gap"])
+    metals = [(formula, "metal") for formula, value in rows if value == "0.0"]
+    some = tiny_task(tmp_path, kind="classification", rows=[*metals, ("Xe F2", "not metal")], scored=False)
+    both = []
+    for task in (gap, some):
+        both.append(str(tmp_path / f"{task.id}.yaml"))
+        Path(both[-1]).write_text(yaml.safe_dump(task.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
+    done = darwin("audit", recipe(tmp_path, both))
+    assert done.code == 0 and "which is no leak" not in done.out
+    assert "with too few labels that can be compared. It is a leak if they say the same in other words" in done.out
+    # All labels in other words are enough to know.
+    told = [(formula, "not metal" if value == "3.0" else "metal") for formula, value in rows]
+    whole = tiny_task(tmp_path, kind="classification", rows=told, scored=False)
+    Path(both[-1]).write_text(yaml.safe_dump(whole.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
+    done = darwin("audit", recipe(tmp_path, both))
+    assert done.code == 1 and "Labels that agree under another quantity's name" in done.out
+
+
 def test_json_stands_alone(darwin: Darwin, tasks: list[str], tmp_path: Path) -> None:
     done = darwin("audit", recipe(tmp_path, tasks, split={"rule": "none"}), "--json")
     found = json.loads(done.out)

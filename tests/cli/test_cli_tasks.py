@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.timing import least_seconds
 
 from conftest import Darwin
@@ -195,6 +196,19 @@ def test_hard_splits_and_controls_are_tables_to_train_on(darwin: Darwin, home: P
     assert darwin("tasks", "new", str(tmp_path / "fe" / "train.csv"), *new).code == 0
 
 
+def test_a_hard_split_tells_what_it_merged(darwin: Darwin, home: Path, tmp_path: Path) -> None:
+    rows = [*tiny_rows(), (tiny_rows()[0][0], "not metal"), (tiny_rows()[0][0], "metal")]
+    rows = [(formula, {"3.0": "not metal", "0.0": "metal"}.get(label, label)) for formula, label in rows]
+    task = tiny_task(tmp_path, kind="classification", rows=[*rows, rows[0], ("Xe F2", "metal"), ("Xe F2", "not metal")])
+    file = tmp_path / "twice.yaml"
+    file.write_text(yaml.safe_dump(task.model_dump(mode="json", exclude_defaults=True)))
+    asked = ["data", "hard", str(file), "--by", "element:Fe", "--output"]
+    done = darwin(*asked, str(tmp_path / "a"))
+    assert "2 training rows left out: classes of one key tie" in done.err
+    told = json.loads(darwin(*asked, str(tmp_path / "b"), "--json").out)
+    assert told["removed"] == {"classes of one key tie": 2, "merged into another row of its key": 3}
+
+
 def test_what_is_missing_is_a_table_and_code_1(darwin: Darwin, home: Path) -> None:
     done = darwin("data", "verify", "expt_gap")
     assert done.code == 1 and "Missing, and why:" in done.out and "it cannot be fetched" in done.out
@@ -213,6 +227,9 @@ def test_all_sources_of_the_mirror_are_had_without_the_network(darwin: Darwin, h
 def test_cards_are_written_or_refused(darwin: Darwin, home: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "cards.json"
     assert darwin("data", "cards", "expt_gap", "--out", str(out)).code == 2 and not out.exists()
+    # Without a file of their own, a few would take the place of all.
+    refused = darwin("data", "cards", task_file(tmp_path))
+    assert refused.code == 2 and "would keep those of" in refused.err and "give --out FILE, or no name" in refused.err
     assert darwin("data", "cards", task_file(tmp_path), "--out", str(out)).code == 0
     (card,) = json.loads(out.read_text())["tasks"]
     assert card["rows"] == 150 and sum(card["folds"]) == 150 and sum(card["histogram"]["counts"]) == 150

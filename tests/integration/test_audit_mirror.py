@@ -8,7 +8,7 @@ import pytest
 
 from matdarwin.data.audit import Audit, totals
 from matdarwin.training.audit import audit_recipe
-from matdarwin.training.recipe_files import load_recipe
+from matdarwin.training.recipe_files import build_recipe, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 pytestmark = pytest.mark.mirror
@@ -58,6 +58,17 @@ def test_its_clean_twin_costs_a_fifth_of_two_tasks() -> None:
             assert kept in range(2915, 2943)
         if cost.task == "expt_is_metal":
             assert kept in range(3175, 3194)
+
+
+def test_computed_gaps_stay_knowledge() -> None:
+    """They tell most metals from the rest, as what is computed well does, and are no copy of what is measured."""
+    before = [{"name": "knowledge", "tasks": ["pbe_gap_mp", "pbe_gap_oqmd", "pbe_gap_aflow"]}]
+    found = audit_recipe(
+        build_recipe({"name": "x", "tasks": ["expt_gap", "expt_is_metal"], "before": before}), folds=[0]
+    )
+    agree = {(pair.task, pair.train_task): pair.kappa or 0.0 for pair in found.knowledge}
+    assert 0.75 < agree["expt_is_metal", "pbe_gap_mp"] == max(agree.values()) < 0.85
+    assert found.verdict == "CLEAN" and not found.twins
 
 
 def test_most_steels_have_a_near_duplicate_in_training() -> None:

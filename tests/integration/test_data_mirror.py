@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from matdarwin.data.cards import card
 from matdarwin.data.folds import assign
-from matdarwin.data.leakage import check, leaks, split
+from matdarwin.data.leakage import check, split
 from matdarwin.data.readers import read
 from matdarwin.data.sources import DataError, fetch, verify
 from matdarwin.tasks.registry import load
@@ -61,22 +60,6 @@ def test_a_pinned_checksum_that_differs_is_an_error() -> None:
     source = load("glass").source.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(DataError, match=r"wrong checksum"):
         fetch(source)
-
-
-def test_the_known_leak_between_gap_and_metal_is_found() -> None:
-    tasks = [load("expt_gap"), load("expt_is_metal")]
-    gap, metal = ({one.material.key for one in read(task).examples} for task in tasks)
-    assert len(gap & metal) == 4601
-    found: Counter[tuple[str, str]] = Counter()
-    for fold in range(5):
-        for leak in leaks(tasks, fold):
-            found[leak.task, leak.train_task] += leak.found
-    assert found == {
-        ("expt_gap", "expt_is_metal"): 3761,  # 81.7 % of 4,604
-        ("expt_is_metal", "expt_gap"): 3760,  # 76.4 % of 4,921
-        ("expt_gap", "expt_gap"): 4,
-        ("expt_is_metal", "expt_is_metal"): 8,
-    }
 
 
 def test_the_rule_costs_what_it_should_and_leaves_no_leak() -> None:

@@ -15,7 +15,9 @@ from matdarwin.data import texts
 from matdarwin.data.negative import NOT_A_MATERIAL
 from matdarwin.data.sampling import Sampling
 from matdarwin.language.prompts import Encoder, style
+from matdarwin.models.base import find_base
 from matdarwin.models.checkpoint import Checkpoint
+from matdarwin.models.export import export
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training import teach
@@ -25,7 +27,7 @@ from matdarwin.training.feed import Feed
 from matdarwin.training.options import Prompting
 from matdarwin.training.recipe import Recipe, RecipeError, split_of
 from matdarwin.training.recipe_files import build_recipe
-from matdarwin.training.run import recipe_hash, train
+from matdarwin.training.run import _beyond, recipe_hash, train
 
 QUICK = {"epochs": 1, "learning_rate": 1e-2, "batch_size": 16}
 
@@ -34,10 +36,11 @@ QUICK = {"epochs": 1, "learning_rate": 1e-2, "batch_size": 16}
 def known(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Task]:
     """A library of our own: a measured gap, and an auxiliary set of the same and of other materials."""
     rows = tiny_rows(240)
+    about = [(formula, "2.2" if gap == "3.0" else "0.1") for formula, gap in rows[100:]]
     tasks = [
         tiny_task(home, rows=rows[:150]),
         tiny_task(home, id="tiny_more", rows=rows[100:], scored=False),
-        tiny_task(home, id="tiny_computed", rows=rows[100:], scored=False, origin="computed", quantities=["computed"]),
+        tiny_task(home, id="tiny_computed", rows=about, scored=False, origin="computed", quantities=["computed"]),
     ]
     made = {task.id: task for task in tasks}
     monkeypatch.setattr(registry, "names", lambda: sorted(made))
@@ -304,6 +307,64 @@ def test_the_same_data_under_another_name_are_a_leak(home: Path, known: dict[str
     other = tiny_task(home, id="tiny_other", rows=turned, scored=False, quantities=["something else"])
     found = audit_recipe(recipe(home, tasks=["tiny_gap", "tiny_other"]), tasks=[known["tiny_gap"], other], folds=[0])
     assert found.verdict == "CLEAN" and found.elsewhere and not found.twins
+
+
+def test_a_base_that_was_taught_the_test_materials_is_a_leak(home: Path, known: dict[str, Task]) -> None:
+    base, task = tiny_base(home / "base"), known["tiny_gap"]
+    assert audit_recipe(recipe(base), tasks=[task], folds=[0]).base == ()
+    product = train(recipe(base, fold=None, name="product"), tasks=[task])
+    export(product, home / "exported")
+    for folder in (product.folder / "weights", home / "exported"):
+        asked = recipe(folder)
+        found = audit_recipe(asked, tasks=[task], folds=[0, 1])
+        assert found.verdict == "LEAKY" and len(found.base) == 2 and found.to_json()["base"] == list(found.base)
+        assert str(folder) in found.base[0] and "was taught tiny_gap" in found.base[0] and "fold 0" in found.base[0]
+        with pytest.raises(TrainingError, match=r"is LEAKY, so nothing is trained: the base .* was taught tiny_gap"):
+            train(asked, tasks=[task])
+        # A task of another quantity is none of its business.
+        other = tiny_task(home, id="tiny_other", quantities=["something else"])
+        mine = {"tiny_other": other}
+        known |= mine
+        assert audit_recipe(recipe(folder, tasks=["tiny_other"]), tasks=[other], folds=[0]).base == ()
+    made = train(recipe(home / "exported"), tasks=[task], allow_leak=True)
+    assert made.card.training["leaky"] is True
+    # What such a model is the base of knows as much.
+    assert len(audit_recipe(recipe(made.folder / "weights"), tasks=[task], folds=[0]).base) == 2
+
+
+def test_a_base_that_held_the_same_materials_out_is_none(home: Path, known: dict[str, Task]) -> None:
+    base, task = tiny_base(home / "base"), known["tiny_gap"]
+    first = train(recipe(base, before=[stage(tasks=["tiny_more"])]), tasks=[task])
+    weights = first.folder / "weights"
+    assert audit_recipe(recipe(weights), tasks=[task], folds=[0]).base == ()
+    assert audit_recipe(recipe(weights), tasks=[task], folds=[1]).base
+    assert audit_recipe(recipe(weights, split={"folds": "seeded"}), tasks=[task], folds=[0]).base
+    # An export does not say what it held out, and another task of the quantity has test materials of its own.
+    export(first, home / "exported")
+    assert audit_recipe(recipe(home / "exported"), tasks=[task], folds=[0]).base
+    other = tiny_task(home, id="tiny_other", rows=tiny_rows(120))
+    assert audit_recipe(recipe(weights, tasks=["tiny_other"]), tasks=[other], folds=[0]).base
+    # A stage's checkpoint has no fold; what it was taught counts.
+    taught = home / "checkpoints" / first.card.training["earlier"][0] / "weights"
+    (fault,) = audit_recipe(recipe(taught), tasks=[task], folds=[0]).base
+    assert "was taught tiny_more" in fault
+    (first.folder / "card.json").write_text("{}")
+    (fault,) = audit_recipe(recipe(weights), tasks=[task], folds=[0]).base
+    assert "its card cannot be read" in fault
+
+
+def test_what_decides_who_may_learn_from_whom_is_part_of_a_run(home: Path, known: dict[str, Task]) -> None:
+    base = find_base(str(tiny_base(home / "base")))
+    gap, more = known["tiny_gap"], known["tiny_more"]
+    asked = recipe(home / "base", tasks=["tiny_gap", "tiny_more"])
+    scored = more.model_copy(update={"scored": True})
+    assert recipe_hash(asked, [gap, more], base) != recipe_hash(asked, [gap, scored], base)
+    alone = recipe(home / "base", tasks=["tiny_more"])
+    assert recipe_hash(alone, [more], base) == recipe_hash(alone, [scored], base), "alone it is scored either way"
+    own = gap.model_copy(update={"id": "own"})
+    computed = own.model_copy(update={"origin": "computed"})
+    assert recipe_hash(asked, [own], base) != recipe_hash(asked, [computed], base)
+    assert _beyond(asked, [gap]) == _beyond(asked, [own]) == {}, "what was trained before is found again"
 
 
 def test_computed_rows_do_not_teach_computed_labels(home: Path, known: dict[str, Task]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.timing import least_seconds
 
-from matdarwin.data import evidence
+from matdarwin.data import evidence, texts
 from matdarwin.data.evidence import GAPS, Evidence, attach, key_of, presence
 from matdarwin.data.qa import SCIQAG_TEST, Pairs, near_duplicates, read_pairs, remove_test_facts, split
 from matdarwin.data.readers import read
@@ -47,6 +47,25 @@ def test_the_filter_takes_what_speaks_of_test_gaps_and_spares_the_rest() -> None
     assert done.counts == {"expt_gap": 34} and len(done.kept) == 8497  # 0.4 %
     spellings = {removal.spelling for removal in done.removed}
     assert {"TiO2", "HfO2", "anatase", "SnSe2"} <= spellings and not {"In", "As", "I", "He"} & spellings
+
+
+def test_a_published_file_of_instructions_keeps_no_pair_of_a_test_material(mirror: Path) -> None:
+    tests = [(task, read(task).examples) for task in (load("expt_is_metal"), load("expt_gap"))]
+    for name, left in (("matbench_is_metal", 164), ("matbench_expt_gap", 0)):
+        pairs = read_pairs(mirror / "darwin" / name / f"{name}.json.gz").pairs
+        kept = remove_test_facts(pairs, tests).kept
+        # What is left asks of words that are no materials.
+        assert len(kept) == left and all("is not a composition" in pair.answer for pair in kept)
+
+
+def test_what_is_taught_of_sciqag_and_the_elements_is_what_was_taught_before() -> None:
+    """Stages that have been trained are found by it."""
+    told = {name: texts.load(name, []) for name in ("sciqag", "elements")}
+    assert {name: (len(text.rows), len(text.removed)) for name, text in told.items()} == {
+        "sciqag": (7980, 121),
+        "elements": (4509, 0),
+    }
+    assert {name: texts.digest(name) for name in told} == {"sciqag": "0dba2c350440704b", "elements": "794cd24d6ae1a105"}
 
 
 @pytest.mark.slow

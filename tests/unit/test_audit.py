@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import in_place_of_files
 
+from matdarwin.data import agreement, leakage
 from matdarwin.data import audit as auditing
-from matdarwin.data import leakage
 from matdarwin.data.audit import Pair, audit, totals
 from matdarwin.data.leakage import Split, split
 from matdarwin.data.near import near, respelt
@@ -203,8 +203,13 @@ def renamed(task: Task, **changes: Any) -> Task:
         (GAP, renamed(GAP), 1.004, 1.0, True),
         (GAP, renamed(GAP), 1.01, 1.0, False),
         (GAP, renamed(GAP, property="band gap of the absorber"), 1.0, 1.0, True),
-        # What says something else, or says it in another unit, cannot be compared.
+        (STEEL, renamed(STEEL, unit="N mm-2"), 1.0, 1.0, None),
+        (GAP, renamed(GAP, unit="(eV)", property="width"), 1.0, 1.0, True),
+        # What says something else, or in another unit or other words, cannot be compared by one row.
         (GAP, renamed(GAP, unit="meV"), 1.0, 1.0, None),
+        (GAP, renamed(METAL, quantities=("metallic character",)), 0.0, "metal", True),
+        (METAL, renamed(GAP, quantities=("width",)), "metal", 0.0, True),
+        (METAL, renamed(METAL, labels=("m", "n")), "metal", "m", None),
         (STEEL, renamed(STEEL, property="hardness"), 1.0, 1.0, True),
         (METAL, renamed(METAL, property="kind of gap"), "metal", "metal", True),
         (GAP, renamed(GLASS, quantities=GAP.quantities), 1.0, "yes", None),
@@ -212,8 +217,94 @@ def renamed(task: Task, **changes: Any) -> Task:
     ],
 )
 def test_when_labels_agree(task: Task, other: Task, test: Any, train: Any, agree: bool | None) -> None:
-    same = auditing._comparison(task, other)
-    assert (None if same is None else same(test, train)) is agree
+    assert agreement.compare(task, other, [(test, [train])]).agree == (agree,)
+
+
+@pytest.mark.parametrize(
+    ("other", "of"),
+    [
+        (renamed(GAP, unit="meV", quantities=("width",)), lambda gap: 1000 * gap),
+        (renamed(GAP, unit=None, quantities=("width",), property="width"), lambda gap: 1000 * gap),
+        (renamed(METAL, quantities=("m",)), lambda gap: "not metal" if gap else "metal"),
+        (renamed(METAL, labels=("y", "n")), lambda gap: "n" if gap else "y"),
+        (renamed(METAL, labels=("y", "n", "?")), lambda gap: "n" if gap else "y"),
+    ],
+)
+def test_other_words_and_units_for_the_same_are_seen_through(other: Task, of: Any) -> None:
+    gaps = [0.0, 1.25, 0.0, 2.5, 0.5, 3.0, 0.0, 0.75, 4.0, 0.0, 1.0, 0.0]
+    said = agreement.compare(GAP, other, [(gap, [of(gap)]) for gap in gaps])
+    assert said.agree == (True,) * 12
+    assert agreement.are_one(12, 12, said.by_chance, 0.5)
+    # Fewer than five have no factor and no partners.
+    if other.labels != METAL.labels:
+        assert agreement.compare(GAP, other, [(gap, [of(gap)]) for gap in gaps[:4]]).agree == (None,) * 4
+    classes = agreement.compare(METAL, other, [("not metal" if gap else "metal", [of(gap)]) for gap in gaps])
+    assert classes.agree == (True,) * 12
+
+
+def test_agreement_is_counted_beyond_chance() -> None:
+    rng = random.Random(0)
+    tests, others = ([rng.choices(["yes", "no"], [share, 1 - share])[0] for _ in range(1000)] for share in (0.71, 0.8))
+    said = agreement.compare(GLASS, renamed(GLASS), [(one, [two]) for one, two in zip(tests, others, strict=True)])
+    agree = sum(map(bool, said.agree))
+    # Most labels agree, since most are yes.
+    assert agree > 600 and abs(agree - said.by_chance) < 40
+    assert abs(agreement.kappa(agree, 1000, said.by_chance) or 0) < 0.1
+    assert not agreement.are_one(agree, 1000, said.by_chance, 0.5)
+    # All that is met is one label: by chance it would agree as well.
+    one = agreement.compare(GLASS, renamed(GLASS), [("yes", ["yes"])] * 20)
+    assert one.by_chance == 20 and agreement.kappa(20, 20, 20.0) is None and not agreement.are_one(20, 20, 20.0, 0.5)
+    # Of a few rows with two labels, chance makes all agree often enough.
+    assert not agreement.are_one(6, 6, 3.0, 0.5) and agreement.are_one(12, 12, 6.0, 0.5)
+    assert not agreement.are_one(4, 4, 0.1, 0.5) and agreement.are_one(5, 5, 0.1, 0.5)
+
+
+def copies(other: Task, of: Any) -> auditing.Audit:
+    """An audit of gaps beside rows of the same materials, under another name."""
+    rng = random.Random(1)
+    gaps = [rng.choice([0.0, 0.0, 1.1, 2.2, 3.3, 4.4]) for _ in range(300)]
+    rows: Rows = {
+        GAP.id: [example(GAP, row, f"k{row}", gap, fold=row % 5) for row, gap in enumerate(gaps)],
+        other.id: [
+            example(other, row, f"k{row}", label) for row, gap in enumerate(gaps) if (label := of(rng, gap)) is not None
+        ],
+    }
+    return small([GAP, other], "key", rows)
+
+
+ELSE: dict[str, Any] = {"quantities": ("something else",), "scored": False}
+
+
+@pytest.mark.parametrize(
+    ("other", "of", "verdict"),
+    [
+        (renamed(GAP, **ELSE), lambda rng, gap: gap, "LEAKY"),
+        (renamed(GAP, **ELSE), lambda rng, gap: rng.choice([0.0, 1.1, 2.2]), "CLEAN"),
+        (renamed(GAP, **ELSE, unit="meV"), lambda rng, gap: 1000 * gap, "LEAKY"),
+        (renamed(METAL, **ELSE), lambda rng, gap: "not metal" if gap else "metal", "LEAKY"),
+        (renamed(METAL, **ELSE), lambda rng, gap: rng.choice(METAL.labels), "CLEAN"),
+        # What is computed may be right, but not to the last decimal everywhere.
+        (renamed(GAP, **ELSE, origin="computed"), lambda rng, gap: gap, "LEAKY"),
+        (renamed(GAP, **ELSE, origin="computed"), lambda rng, gap: gap and gap - rng.choice([0, 0, 0.4]), "CLEAN"),
+    ],
+)
+def test_a_copy_under_another_name_is_a_leak_and_what_agrees_by_chance_is_none(
+    other: Task, of: Any, verdict: str
+) -> None:
+    found = copies(other, of)
+    assert found.verdict == verdict
+    assert [pair.train_task for pair in found.twins] == ["other"] * (verdict == "LEAKY")
+    assert not found.uncompared and found.to_json()["uncompared"] == []
+
+
+def test_what_cannot_be_compared_is_said_to_be_so() -> None:
+    found = copies(renamed(METAL, **ELSE), lambda rng, gap: None if gap else "metal")
+    assert found.verdict == "CLEAN" and [pair.train_task for pair in found.uncompared] == ["other"]
+    steel = copies(renamed(STEEL, **ELSE), lambda rng, gap: 0.0)
+    # No factor takes 0 to anything.
+    assert [pair.train_task for pair in steel.uncompared] == ["other"]
+    (told,) = found.to_json()["uncompared"]
+    assert (told["train_task"], told["kappa"], told["labels_agree"]) == ("other", None, told["found"])
 
 
 def test_labels_are_compared_under_the_same_conditions() -> None:

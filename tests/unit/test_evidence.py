@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matdarwin.data import evidence
+from matdarwin.data import evidence, tablecache
 from matdarwin.data.evidence import Database, Evidence, Value, attach, key_of, presence
 from matdarwin.data.sources import DataError, sha256
 from matdarwin.materials import MaterialError, parse_composition, parse_name
@@ -140,6 +140,15 @@ def test_a_row_that_cannot_be_read_is_an_error_and_leaves_no_cache(
     with pytest.raises(DataError, match=says):
         Evidence.load()
     assert not evidence.cache_file([bad]).exists()
+
+
+def test_another_parser_has_another_cache_and_the_same_digest(
+    databases: tuple[Database, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, digest = evidence.cache_file(databases), evidence.digest(databases)
+    assert path.name == f"{digest}.{tablecache.parser()}.parquet"
+    monkeypatch.setattr(tablecache, "parser", lambda: "another")
+    assert evidence.cache_file(databases) != path and evidence.digest(databases) == digest
 
 
 def examples(task: str, **targets: float | str) -> list[Example]:

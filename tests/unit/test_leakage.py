@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import in_place_of_files
 
-from matdarwin.data.leakage import Split, check, clusters, leaks, merge, split, tied
+from matdarwin.data.leakage import Split, check, clusters, merge, split, tied
 from matdarwin.data.sources import DataError
 from matdarwin.materials.material import Material
 from matdarwin.tasks.registry import load
@@ -334,31 +334,6 @@ def test_the_proof_fails_when_a_material_stands_in_two_parts(source: str, target
         and source in faults[0]
         and target in faults[0]
     )
-
-
-def test_leaks_are_counted_pair_by_pair() -> None:
-    rows = {
-        GAP.id: [
-            example(GAP, 0, "a", 1.0, fold=0),
-            example(GAP, 1, "b", 1.0, fold=0),
-            example(GAP, 2, "a", 1.0, fold=1),
-        ],
-        METAL.id: [example(METAL, 0, "b", "metal", fold=1), example(METAL, 1, "c", "metal", fold=0)],
-        AUX.id: [example(AUX, 0, "a", 1.0), example(AUX, 1, "b", 1.0), example(AUX, 2, "c", 1.0)],
-    }
-    with in_place_of_files(rows):
-        found = {
-            (leak.task, leak.train_task): (leak.found, leak.test_rows, leak.share)
-            for leak in leaks([GAP, METAL, AUX], 0)
-        }
-    assert found == {
-        ("expt_gap", "expt_gap"): (1, 2, 0.5),
-        ("expt_gap", "expt_is_metal"): (1, 2, 0.5),
-        ("expt_gap", "zhuo_gap"): (2, 2, 1.0),
-        ("expt_is_metal", "expt_gap"): (0, 1, 0.0),
-        ("expt_is_metal", "expt_is_metal"): (0, 1, 0.0),
-        ("expt_is_metal", "zhuo_gap"): (1, 1, 1.0),
-    }
 
 
 def test_tasks_that_share_a_quantity_through_a_third_are_one_cluster() -> None:

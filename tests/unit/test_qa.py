@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matdarwin.data.mentions import normal
 from matdarwin.data.qa import Pair, near_duplicates, read_pairs, remove_test_facts, split
-from matdarwin.data.sentences import normal
 from matdarwin.data.sources import DataError
 from matdarwin.materials import Kind, parse
-from matdarwin.tasks.registry import load
+from matdarwin.tasks.registry import load, names
 from matdarwin.tasks.schema import Example, Task
 
 GOOD = [{"Q": " What is zinc blende? ", "A": "A structure."}, {"Q": "Why?", "A": "Because."}]
@@ -35,13 +35,56 @@ def pair(question: str, answer: str = "Said.", row: str = "1") -> Pair:
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz", "a.v2.jsonl.gz"])
 @pytest.mark.parametrize("keys", [("Q", "A"), ("input", "output")])
 def test_both_shapes_are_read_from_every_format(tmp_path: Path, name: str, keys: tuple[str, str]) -> None:
-    content = [{"instruction": "Help.", keys[0]: one["Q"], keys[1]: one["A"]} for one in GOOD]
+    content = [{"source": "invented", keys[0]: one["Q"], keys[1]: one["A"]} for one in GOOD]
     found = read_pairs(write(tmp_path / name, content))
     assert [(one.question, one.answer, one.row) for one in found.pairs] == [
         ("What is zinc blende?", "A structure.", "1"),
         ("Why?", "Because.", "2"),
     ]
     assert (found.rejects, found.rows_read) == ([], 2)
+
+
+@pytest.mark.parametrize("keys", [("Q", "A"), ("input", "output")])
+def test_an_instruction_is_part_of_the_question(tmp_path: Path, keys: tuple[str, str]) -> None:
+    question, answer = keys
+    content: list[dict[str, Any]] = [
+        {"instruction": " Is it metal? -> ", question: " NaTl\n", answer: "Yes."},
+        {"instruction": "Tell me its gap.", question: "NaTl", answer: "0"},
+        {"instruction": "What is NaTl?", question: "", answer: "A phase."},
+        {"instruction": "", question: "Why?", answer: "Because."},
+        {"instruction": 7, question: "Why?", answer: "Because."},
+        {"instruction": " ", question: "", answer: "Because."},
+    ]
+    found = read_pairs(write(tmp_path / "a.json", content))
+    assert [one.asked for one in found.pairs] == [
+        "Is it metal? -> NaTl",
+        "Tell me its gap. NaTl",
+        "What is NaTl?",
+        "Why?",
+    ]
+    # What is asked about stays apart, so that a file of one instruction is no file of one question.
+    assert [one.question for one in found.pairs[:3]] == ["NaTl", "NaTl", "What is NaTl?"]
+    assert [(one.row, one.column, one.cause) for one in found.rejects] == [
+        (5, "instruction", "no text"),
+        (6, question, "empty"),
+    ]
+    first = found.pairs[0].example("a")
+    assert (first.question, first.answer) == ("Is it metal? -> NaTl", "Yes.")
+    again = Pair.of(first)
+    assert (again.instruction, again.question, again.answer) == ("Is it metal? ->", "NaTl", "Yes.")
+
+
+@pytest.mark.parametrize(
+    "instruction", [("Write its band gap.",) * 3, ("Write its band gap.", "Tell me the gap", "Gap?")]
+)
+def test_the_filter_sees_an_instruction_whether_or_not_it_is_always_the_same(
+    tmp_path: Path, instruction: tuple[str, ...]
+) -> None:
+    formulas = ("films of TiO2", "SnO2", "films of ZnO")
+    content = [{"instruction": i, "input": f, "output": "0.0"} for i, f in zip(instruction, formulas, strict=True)]
+    pairs = read_pairs(write(tmp_path / "a.json", content)).pairs
+    done = remove_test_facts(pairs, fold_of(GAP, "TiO2", "ZnO"))
+    assert [one.question for one in done.kept] == ["SnO2"] and done.counts == {"expt_gap": 2}
 
 
 def test_what_is_no_pair_is_rejected_with_its_row_and_cause(tmp_path: Path) -> None:
@@ -204,6 +247,68 @@ def test_names_and_smiles_are_found() -> None:
     assert [one.spelling for one in done.removed] == ["hkust 1"] and len(done.kept) == 1
     done = remove_test_facts([pair("Is OCC soluble?"), pair("Is CO soluble?")], fold_of(load("esol"), "OCC"))
     assert [one.spelling for one in done.removed] == ["OCC"]
+
+
+METAL = load("expt_is_metal")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Is given composition metal? -> CsTbZnTe3", "No, CsTbZnTe3 is not metal."),
+        ("Is given composition metal? -> CsTbZnTe3", "Yes, CsTbZnTe3 is metal."),
+        ("Given composition, is it metal? -> CsTbZnTe3", "No."),
+        ("Is CsTbZnTe3 a metal?", "Yes."),
+        ("Is CsTbZnTe3 a metal?", "No."),
+        ("Are CsTbZnTe3 and NaTl metals?", "Both are metals."),
+        ("What is CsTbZnTe3?", "It is a nonmetal."),
+        ("What is CsTbZnTe3?", "It is known as a metal."),
+    ],
+)
+def test_being_a_metal_is_a_property(question: str, answer: str) -> None:
+    assert not remove_test_facts([pair(question, answer)], fold_of(METAL, "CsTbZnTe3")).kept
+
+
+def test_a_metal_in_or_on_a_test_material_is_none_of_its_properties() -> None:
+    asked = [pair("How do metal contacts to TiO2 stick?"), pair("Which metal oxides are like TiO2?", "Other metals.")]
+    assert remove_test_facts(asked, fold_of(METAL, "TiO2")).kept == asked
+
+
+SCORED = [task for task in map(load, names()) if task.scored]
+SPELT = {"composition": "Ba2 Ti O4", "molecule": "CC(O)CCl", "name": "Hexakis framework HKF-7"}
+
+
+@pytest.mark.parametrize("task", SCORED, ids=lambda task: task.id)
+def test_the_words_of_every_scored_task_are_known(task: Task) -> None:
+    """In its own wordings, of which no answer is needed to know what is asked."""
+    material = SPELT[task.representation]
+    asked = [pair(words.format(material=material, conditions="at 300 K"), "?") for words in task.wordings]
+    assert [one.asked for one in remove_test_facts(asked, fold_of(task, material)).kept] == []
+
+
+@pytest.mark.parametrize(
+    ("task", "material", "question"),
+    [
+        (GAP, "Ag(AuS)2", "Ag(AuS)2"),
+        (GAP, "Ag(AuS)2", " Ag Au2 S2 ? "),
+        (GAP, "TiO2", "TiO\u2082 ->"),
+        (GAP, "ZnO", "Zinc oxide"),
+        (GAP, "In", "In"),
+        (GAP.model_copy(update={"representation": "name"}), "HKUST-1", "hkust-1:"),
+        (load("esol"), "CCO", "OCC"),
+        (load("esol"), "CCO", "C(O)C"),
+    ],
+)
+def test_a_question_of_nothing_but_a_test_material_goes_whatever_is_said(
+    task: Task, material: str, question: str
+) -> None:
+    asked = pair(question, "0.0")
+    (removal,) = remove_test_facts([asked], fold_of(task, material)).removed
+    assert removal.word == "" and removal.reason.startswith("asks of nothing but ") and removal.reason.endswith(task.id)
+    told = Pair(question, "0.0", "1", "invented", instruction="Go on.")
+    assert not remove_test_facts([told], fold_of(task, material)).kept
+    spoken = pair(f"Who makes {question}", "0.0")
+    assert remove_test_facts([spoken], fold_of(task, material)).kept == [spoken]
 
 
 def test_molecules_are_found_by_their_other_names_but_not_by_a_number_in_a_list() -> None:

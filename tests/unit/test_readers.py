@@ -308,6 +308,15 @@ def test_the_card_counts_what_was_kept_and_why_the_rest_was_not(tmp_path: Path) 
     assert (targets["least"], targets["greatest"], targets["zeros"]) == (0.0, 3.4, 2)
 
 
+def test_the_card_counts_materials_that_repeat_and_not_their_conditions(tmp_path: Path) -> None:
+    rows = "GaN,300,1\nGaN,300,2\nGaN,400,1\nGaN,400,1\nZnO,300,5\nZnO,400,6\nSi,300,1\nSi,300,1\n"
+    told = {"material": "formula", "target": "gap", "conditions": {"temperature": "T"}}
+    path = write(tmp_path, "formula,T,gap\n" + rows)
+    found = card(task(path, conditions=[{"name": "temperature", "unit": "K"}], reader=told))["merged"]
+    assert found is not None
+    assert (found["materials"], found["rows"], found["disagreeing"]) == (2, 3, 1)
+
+
 def test_the_card_of_a_task_without_its_data_is_null_there_and_says_why(home: Path) -> None:
     from matdarwin.tasks.registry import load
 

@@ -88,21 +88,49 @@ def _show(name: str, found: Audit) -> None:
         if len(found.faults) > _FAULTS:
             emit(f"  and {len(found.faults) - _FAULTS} more such lines")
         emit("")
+    if found.base:
+        emit("What the base model may know already:")
+        for line in found.base:
+            emit(f"  {line}")
+        emit("")
     if found.rule == "key":
         emit("What the rule cost, in training rows over these folds:")
         _cost(found)
-    if found.knowledge:
+    twins = {(pair.task, pair.train_task, pair.stage) for pair in found.twins}
+    if knowledge := [pair for pair in found.knowledge if (pair.task, pair.train_task, pair.stage) not in twins]:
         emit("Computed values that teach, which is knowledge used and no leak:")
-        _pairs([pair for pair in found.knowledge if pair.found] or found.knowledge[:1], found.folds)
+        _pairs([pair for pair in knowledge if pair.found] or knowledge[:1], found.folds)
     if found.evidence:
         emit("Materials of which the questions state computed values, which is knowledge used and no leak:")
         _evidence(found)
     if found.texts:
         emit("Texts of earlier stages, without the pairs that name a material of a scored task and its property:")
         _texts(found)
-    if found.elsewhere:
-        emit("The same materials under another quantity, which is no leak:")
-        _pairs(found.elsewhere, found.folds)
+        emit(
+            "That none of their pairs is found above says that all have gone through this filter, not that it knows every "
+            "word: read a text of your own.\n"
+        )
+    unsure = {(pair.task, pair.train_task, pair.stage) for pair in found.uncompared} - twins
+    for title, some in (
+        (
+            "The same materials under another quantity, with labels that agree no better than those of other data, which is no leak:",
+            False,
+        ),
+        (
+            "The same materials under another quantity, with too few labels that can be compared. It is a leak if they "
+            "say the same in other words, so look at both files:",
+            True,
+        ),
+    ):
+        names = ((pair.task, pair.train_task, pair.stage) for pair in found.elsewhere)
+        shown = [
+            pair
+            for pair, name in zip(found.elsewhere, names, strict=True)
+            if name not in twins and (name in unsure) == some
+        ]
+        if shown:
+            emit(title)
+            _pairs(shown, found.folds)
     if found.near:
         emit(
             "A softer figure: test rows with a composition in training within 1 % in every fraction, but not the same, or "

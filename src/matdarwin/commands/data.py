@@ -7,7 +7,8 @@ import dataclasses
 import json as json_module
 import os
 import shlex
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 data_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Data sources: where they stand, fetch, verify."
 )
+
+_CARDS = Path("results/data/cards.json")
 
 Names = Annotated[
     list[str] | None, typer.Argument(help="Tasks, texts and databases; default: all.", show_default=False)
@@ -74,15 +77,25 @@ def verify_data(names: Names = None, all: All = False, mirror: Mirror = None, js
 def cards_data(
     names: Names = None,
     out: Annotated[
-        Path, typer.Option("--out", help="File to write; docs/tasks.md is made from the default one by make results.")
-    ] = Path("results/data/cards.json"),
+        Path | None,
+        typer.Option(
+            "--out",
+            help="File to write; needed with names. Default: results/data/cards.json, of which make results makes docs/tasks.md.",
+            show_default=False,
+        ),
+    ] = None,
     mirror: Mirror = None,
     json: Json = False,
 ) -> None:
     """Write the cards of all tasks as JSON: rows, materials, histogram, folds, licence, source, defects, rejects by cause.
 
-    Needs the data of all of them.
+    Needs the data of all of them. With names, the file has the cards of these tasks alone, so it must be named by --out.
     """
+    if names and out is None:
+        raise UsageError(
+            f"{_CARDS} holds the cards of all tasks, and would keep those of {', '.join(names)} alone: give --out FILE, or no name"
+        )
+    out = out or _CARDS
     with _mirrored(mirror), working():
         from matdarwin.commands.progress import Bar
         from matdarwin.data import cards
@@ -126,12 +139,13 @@ def hard_data(
         from matdarwin.tasks import registry
 
         known = registry.load(task)
-        sides = export.hard_split(known, by)
+        removed: Counter[str] = Counter()
+        sides = export.hard_split(known, by, removed)
         output.mkdir(parents=True, exist_ok=True)
         paths = [output / "train.csv", output / "test.csv"]
         for path, rows in zip(paths, sides, strict=True):
             export.write(path, known, rows)
-    _written(known, dict(zip(paths, map(len, sides), strict=True)), json=json)
+    _written(known, dict(zip(paths, map(len, sides), strict=True)), json=json, removed=removed)
 
 
 @data_app.command("synthetic")
@@ -168,17 +182,21 @@ def synthetic_data(
     _written(known, {output: len(rows)}, json=json)
 
 
-def _written(task: Task, files: dict[Path, int], *, json: bool) -> None:
+def _written(task: Task, files: dict[Path, int], *, json: bool, removed: Mapping[str, int] | None = None) -> None:
     """Tell of files of rows, and how to train on the first."""
     from matdarwin.data import export
 
     material = export.MATERIAL[task.representation]
+    reasons = {reason.removeprefix(f"{task.id}: "): count for reason, count in (removed or {}).items()}
     if json:
         rows = [{"file": str(path), "rows": count} for path, count in files.items()]
-        emit_json({"task": task.id, "material": material, "target": export.TARGET, "unit": task.unit, "files": rows})
+        told = {"task": task.id, "material": material, "target": export.TARGET, "unit": task.unit, "files": rows}
+        emit_json(told if removed is None else {**told, "removed": reasons})
         return
     for path, count in files.items():
         emit(f"{path}: {count:,} rows")
+    for reason, count in reasons.items():
+        note(f"{count:,} training rows left out: {reason}")
     if task.conditions:
         names = ", ".join(condition.name for condition in task.conditions)
         note(f"{names}: columns that darwin train --data does not ask by; a task file does (darwin tasks new)")

@@ -396,4 +396,4 @@ def _repeats(card: dict[str, Any]) -> str | None:
     if not merged or not merged["materials"]:
         return None
     spread = f", {merged['greatest_spread']:g} apart at most" if merged["greatest_spread"] is not None else ""
-    return f"{merged['materials']:,} materials repeat, {merged['disagreeing']:,} of them disagree{spread}"
+    return f"{merged['materials']:,} materials repeat{' at one condition' * bool(card['conditions'])}, {merged['disagreeing']:,} of them disagree{spread}"

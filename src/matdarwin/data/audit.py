@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from matdarwin.data import agreement
 from matdarwin.data.evidence import Presence
 from matdarwin.data.folds import Scheme
 from matdarwin.data.leakage import BY_KEY, Leak, Rows, Rule, Split, by_key, check, matches, related
@@ -18,10 +19,10 @@ TUNE = "tune"
 """The stage in which a model is taught its own tasks, the last."""
 
 _EXAMPLES = 3
-_TWIN = 5  # fewer labels that agree may be chance
-
-_ZERO = {"band gap": ("metal", "not metal")}
-"""Quantity -> the class that a value of exactly 0 means, and the one that every greater value means."""
+_TWIN = 0.5
+"""Cohen's kappa from which on tasks of differing quantities have the same data."""
+_TWIN_COMPUTED = 0.9
+"""The same where one is computed. What is computed well agrees with what is measured: most metals have a computed gap of 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Pair(Leak):
         labels_compared: Found rows whose labels could be compared.
         labels_agree: Those among them whose labels agree: the training row gives the answer away.
         examples: A few that were found, those that disagree first.
+        labels_by_chance: Those that would agree if the labels that were met were dealt out at random.
     """
 
     stage: str
@@ -64,6 +66,16 @@ class Pair(Leak):
     labels_compared: int
     labels_agree: int
     examples: tuple[Hit, ...]
+    labels_by_chance: float = 0.0
+
+    @property
+    def kappa(self) -> float | None:
+        """Agreement beyond chance, at most 1; None where labels could not be compared, or where all that were met are one."""
+        return agreement.kappa(self.labels_agree, self.labels_compared, self.labels_by_chance)
+
+    def is_twin(self, least: float) -> bool:
+        """Whether the labels agree so well, beyond chance, that both tasks have the same data; from which kappa on."""
+        return agreement.are_one(self.labels_agree, self.labels_compared, self.labels_by_chance, least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +110,7 @@ class Told:
         stage: The stage.
         text: Name of the text.
         pairs: Question-answer pairs that it has.
-        held_out: Those that are kept from training to test with.
+        held_out: Those that are kept from training; no score of ours uses them.
         removed: Those left out because they name a material of a scored task and its property, by task.
         examples: Why a few were left out.
     """
@@ -129,6 +141,7 @@ class Audit:
         texts: The texts that teach in earlier stages, and what was left out of them.
         evidence: How many materials of each task the databases know whose values stand in its questions: knowledge used.
         faults: Materials that stand in two parts of a split, as `leakage.check` tells them, by fold.
+        base: What the base model was taught before that may have been test materials of these folds.
     """
 
     tasks: tuple[str, ...]
@@ -143,16 +156,40 @@ class Audit:
     faults: tuple[str, ...]
     evidence: tuple[tuple[str, Presence], ...] = ()
     texts: tuple[Told, ...] = ()
+    base: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
-        """LEAKY where a test material stands in training of its quantity, in two parts of a split, or among `twins`."""
-        return "LEAKY" if self.faults or self.twins or any(pair.found for pair in self.pairs) else "CLEAN"
+        """LEAKY where a test material stands in training of its quantity, in two parts of a split, or among `twins`.
+
+        And where the base may have learnt it.
+        """
+        leaky = self.faults or self.base or self.twins or any(pair.found for pair in self.pairs)
+        return "LEAKY" if leaky else "CLEAN"
 
     @property
     def twins(self) -> tuple[Pair, ...]:
-        """Pairs of differing quantities whose labels mostly agree: the same data under another name."""
-        return tuple(p for p in self.elsewhere if p.labels_compared >= _TWIN and 2 * p.labels_agree > p.labels_compared)
+        """Pairs of differing quantities whose labels agree beyond chance: the same data under another name.
+
+        What is computed is knowledge and no leak, unless nearly all of it agrees. Quantities that are the same need no
+        labels: what is found of them is a leak.
+        """
+        same = {(pair.task, pair.train_task) for pair in self.pairs}
+        knowledge = (pair for pair in self.knowledge if (pair.task, pair.train_task) not in same)
+        return (
+            *(pair for pair in self.elsewhere if pair.is_twin(_TWIN)),
+            *(pair for pair in knowledge if pair.is_twin(_TWIN_COMPUTED)),
+        )
+
+    @property
+    def uncompared(self) -> tuple[Pair, ...]:
+        """Pairs of differing quantities with materials in common of whose labels nothing can be said.
+
+        Too few can be compared in every fold, or those that can are all one (see `Pair.kappa`).
+        """
+        enough = (pair for pair in self.elsewhere if pair.labels_compared >= agreement.FEWEST)
+        compared = {_of(pair) for pair in enough if pair.kappa is not None}
+        return tuple(pair for pair in self.elsewhere if _of(pair) not in compared)
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
@@ -165,18 +202,24 @@ class Audit:
             "pairs": [_json(pair) for pair in self.pairs],
             "totals": totals(self.pairs),
             "twins": [_json(pair) for pair in self.twins],
+            "uncompared": [_json(pair) for pair in self.uncompared],
             "elsewhere": [_json(pair) for pair in self.elsewhere],
             "knowledge": [_json(pair) for pair in self.knowledge],
             "near_duplicates": [_json(one) for one in self.near],
             "cost": [_json(one) for one in self.cost],
             "faults": list(self.faults),
+            "base": list(self.base),
             "texts": [asdict(one) for one in self.texts],
             "evidence": [{"task": task, **presence} for task, presence in self.evidence],
         }
 
 
+def _of(pair: Pair) -> tuple[str, str, str]:
+    return pair.task, pair.train_task, pair.stage
+
+
 def _json(one: Pair | Near | Cost) -> dict[str, Any]:
-    return {**asdict(one), "share": one.share}
+    return {**asdict(one), "share": one.share} | ({"kappa": one.kappa} if isinstance(one, Pair) else {})
 
 
 def totals(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
@@ -229,8 +272,8 @@ def audit(splits: Iterable[Split], stages: Mapping[str, Sequence[str]] | None = 
         faults += [f"fold {last.fold}: {fault}" for fault in check(last)]
     if last is None:
         raise ValueError("an audit needs a split")
-    met = {(pair.task, pair.train_task, pair.stage) for pair in elsewhere if pair.found}
-    elsewhere = [pair for pair in elsewhere if (pair.task, pair.train_task, pair.stage) in met]
+    met = {_of(pair) for pair in elsewhere if pair.found}
+    elsewhere = [pair for pair in elsewhere if _of(pair) in met]
     return Audit(
         tasks=tuple(task.id for task in last.tasks), rule=last.rule, scheme=last.scheme, folds=tuple(folds),
         pairs=tuple(pairs), elsewhere=tuple(elsewhere), knowledge=tuple(knowledge), near=tuple(nears), cost=tuple(costs),
@@ -253,50 +296,35 @@ def _pairs(split: Split, fold: int, stages: Mapping[str, Rows]) -> Iterable[tupl
     for task in (task for task in split.tasks if task.id in split.targets):
         test = split.test[task.id]
         keys = len({row.material.key for row in test})
-        for stage, rows in stages.items():
-            for other in (other for other in split.tasks if other.id in rows):
-                same = _comparison(task, other)
-                found = [_hit(row, there, same) for row, there in matches(test, indices[stage, other.id])]
-                compared = [hit for hit in found if hit.agree is not None]
+        for stage, rows_of in stages.items():
+            for other in (other for other in split.tasks if other.id in rows_of):
+                there = matches(test, indices[stage, other.id])
+                alike = [[one for one in rows if one.conditions == row.conditions] for row, rows in there]
+                said = agreement.compare(
+                    task,
+                    other,
+                    [(row.target, [one.target for one in rows]) for (row, _), rows in zip(there, alike, strict=True)],
+                )
+                found = [
+                    _hit(row, (same or rows)[0], agree)
+                    for (row, rows), same, agree in zip(there, alike, said.agree, strict=True)
+                ]
                 pair = Pair(
                     task=task.id, train_task=other.id, stage=stage, fold=fold, test_rows=len(test), test_keys=keys,
-                    train_rows=len(rows[other.id]), found=len(found), labels_compared=len(compared),
-                    labels_agree=sum(hit.agree is True for hit in compared),
+                    train_rows=len(rows_of[other.id]), found=len(found),
+                    labels_compared=sum(agree is not None for agree in said.agree),
+                    labels_agree=sum(agree is True for agree in said.agree), labels_by_chance=said.by_chance,
                     examples=tuple(sorted(found, key=lambda hit: hit.agree is not False)[:_EXAMPLES]),
                 )  # fmt: skip
                 yield pair, task, other
 
 
-def _hit(row: Example, there: Sequence[Example], same: Callable[[Any, Any], bool] | None) -> Hit:
-    """One finding; labels are compared with those training rows that were measured under the same conditions."""
-    alike = [other for other in there if other.conditions == row.conditions] if same is not None else []
-    shown = (alike or there)[0]
+def _hit(row: Example, there: Example, agree: bool | None) -> Hit:
+    """One finding: a test row, and the first of the training rows that were measured under the same conditions."""
     return Hit(
         row=row.row, material=row.material.given, target=row.target,
-        train_row=shown.row, train_material=shown.material.given, train_target=shown.target,
-        agree=all(same(row.target, other.target) for other in alike) if same is not None and alike else None,
+        train_row=there.row, train_material=there.material.given, train_target=there.target, agree=agree,
     )  # fmt: skip
-
-
-def _comparison(task: Task, other: Task) -> Callable[[Any, Any], bool] | None:
-    """How a test label of one task is compared with a training label of the other; None where they say different things."""
-    # Such a quantity is one number, whatever words a task has for it; others (thermoelectric) are whole families.
-    quantities = set(task.quantities) & set(other.quantities) & set(_ZERO)
-    if task.kind == other.kind == "regression":
-        # Whatever they are called, numbers in one unit that agree are suspicious (see `Audit.twins`).
-        if task.unit != other.unit or (task.unit is None and task.property != other.property and not quantities):
-            return None
-        digits = task.decimals
-        return lambda test, train: bool(round(float(test), digits) == round(float(train), digits))
-    if task.kind == other.kind:
-        return (lambda test, train: bool(test == train)) if set(task.labels) == set(other.labels) else None
-    for quantity in quantities:
-        zero, above = _ZERO[quantity]
-        if {zero, above} == set(task.labels):
-            return lambda test, train: bool(test == (zero if train == 0 else above))
-        if {zero, above} == set(other.labels):
-            return lambda test, train: bool(train == (zero if test == 0 else above))
-    return None
 
 
 def _cost(split: Split, task: str, fold: int) -> Cost:

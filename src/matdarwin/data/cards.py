@@ -43,9 +43,10 @@ class Histogram(TypedDict):
 class Merged(TypedDict):
     """What merging rows of one key (and condition) does, over the whole file.
 
-    `materials`: keys with several rows. `rows`: rows merged into another. `tied_rows`: rows dropped because
-    their classes tie. `disagreeing`: merged materials whose rows differ. `median_spread`, `greatest_spread`:
-    greatest minus least target of a repeated material, in the unit; null for classes or where none repeats.
+    `materials`: different keys with several rows under one condition (or none). `rows`: rows merged into another.
+    `tied_rows`: rows dropped because their classes tie. `disagreeing`: those of the materials of which such rows differ.
+    `median_spread`, `greatest_spread`: greatest minus least target of the rows that are merged into one, in the unit; null
+    for classes or where none repeats.
     """
 
     materials: int
@@ -309,10 +310,10 @@ def _merged(task: Task, examples: Sequence[Example]) -> Merged:
     spreads = [example.spread for example in merged] if task.kind == "regression" else []
     tied = removed[f"{task.id}: classes of one key tie"]
     return Merged(
-        materials=len(repeated),
+        materials=len({rows[0].material.key for rows in repeated}),
         rows=sum(map(len, repeated)) - len(merged) - tied,
         tied_rows=tied,
-        disagreeing=sum(len({row.target for row in rows}) > 1 for rows in repeated),
+        disagreeing=len({rows[0].material.key for rows in repeated if len({row.target for row in rows}) > 1}),
         median_spread=statistics.median(spreads) if spreads else None,
         greatest_spread=max(spreads) if spreads else None,
     )

@@ -1,9 +1,11 @@
-"""What mendeleev tells of the elements."""
+"""The elements, as pymatgen and mendeleev tell of them."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
+
+from matdarwin.materials.elements import ELECTRONEGATIVITY
 
 
 @cache
@@ -19,3 +21,11 @@ def mendeleev_table() -> dict[str, dict[str, Any]]:
         | {"states": usual.get(row["atomic_number"], [])}
         for row in rows
     }
+
+
+@cache
+def periodic_table() -> tuple[Any, ...]:
+    """pymatgen's elements."""
+    from pymatgen.core.periodic_table import Element
+
+    return tuple(Element(symbol) for symbol in ELECTRONEGATIVITY)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from matdarwin.data import disk
+from matdarwin.data import disk, tablecache
 from matdarwin.data.cells import RowError, number, written
 from matdarwin.data.sources import DataError, cache, disk_errors, fetch
 from matdarwin.data.tables import rows
@@ -299,8 +299,8 @@ def key_of(formula: str) -> str:
 
 
 def cache_file(databases: Sequence[Database]) -> Path:
-    """Where the lookup over these databases is kept; the name holds the sha256 of every source and the rules."""
-    return cache() / "evidence" / f"{digest(databases)}.parquet"
+    """Where the lookup over these databases is kept; its name stands for every source, the rules and the code that parses."""
+    return cache() / "evidence" / f"{digest(databases)}.{tablecache.parser()}.parquet"
 
 
 def digest(databases: Sequence[Database]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -25,19 +26,26 @@ SPLITS = "element:SYMBOL, system:FOLD, scaffold:FOLD or highest:SHARE"
 """The ways to split, for messages."""
 
 
-def hard_split(task: Task, by: str) -> Sides:
-    """Training and test rows of a task by a hard split; rows of one material (and condition) are merged first.
+def hard_split(task: Task, by: str, removed: Counter[str] | None = None) -> Sides:
+    """Training and test rows of a task by a hard split.
+
+    As everywhere, training rows of one material (and condition) are merged into one, and test rows are as the file has them.
 
     Args:
         task: The task.
         by: `element:Fe` (test on all that contain it), `system:0` (fold 0 of five in which a chemical system stands
             together), `scaffold:0` (so with Murcko scaffolds), or `highest:0.2` (test on the highest fifth).
+        removed: Counter to which merged and dropped training rows are added, by `task: reason`.
 
     Raises:
         DataError: Another text, or see `hard`.
     """
+    train, test = _sides(read(task).examples, by)
+    return merge(task, train, removed), test
+
+
+def _sides(rows: Sequence[Example], by: str) -> Sides:
     way, _, value = by.partition(":")
-    rows = merge(task, read(task).examples)
     if way == "element":
         return hard.leave_element_out(rows, value)
     if way == "highest":

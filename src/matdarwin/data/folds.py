@@ -15,7 +15,9 @@ from matdarwin.tasks.schema import Example, Task
 
 Scheme = Literal["official", "aligned", "seeded"]
 """official: a task's own folds where it has them, else seeded. seeded: five by key for all.
-aligned: as official, but a key that the leader of the quantity has takes the leader's fold."""
+aligned: as official, but a key that the task's leader has takes the fold that it has in the leader's own folds. A task has
+one leader, so a key that it shares with other tasks alone may stand in other folds there, and so may the leader's own, where
+that has a leader itself."""
 
 FOLDS = 5
 _SEED = 0  # part of what a fold is: changing it makes every published score incomparable
@@ -70,7 +72,8 @@ def assign(table: Table, *, scheme: Scheme = "official", leader: Task | None = N
     Args:
         table: What the reader gave.
         scheme: See `Scheme`.
-        leader: For `aligned`: the task whose folds the shared keys take; None where the task leads itself.
+        leader: For `aligned`: the task whose own folds (not aligned to yet another's) the shared keys take; None where
+            the task leads itself.
 
     Raises:
         DataError: Fewer groups of keys than folds.
@@ -147,10 +150,11 @@ def _aligned(table: Table, leading: Sequence[Example]) -> list[Example]:
 
 
 def leader(task: Task, among: Sequence[Task] = ()) -> Task | None:
-    """The task whose folds a task takes when folds are aligned.
+    """The one task whose folds a task takes when folds are aligned.
 
-    The one that declares (`leads`) that it leads the quantity, in the list or in the library, so that a
-    single-task and a multi-task run have the same folds; else the first of the list with that quantity.
+    The one that declares (`leads`) that it leads a quantity of the task's, in the list or in the library, so that a
+    single-task and a multi-task run have the same folds; else the first of the list that shares a quantity with it, which
+    depends on the list. The leader may have a leader of its own, whose folds are then not the task's.
     """
     from matdarwin.tasks import registry
 

@@ -356,26 +356,6 @@ def matches(test: Iterable[Example], training: Mapping[str, list[Example]]) -> l
     return found
 
 
-def leaks(tasks: Sequence[Task], fold: int, folds: Scheme = "official") -> list[Leak]:
-    """For each pair of tasks, how many test rows of the first the second would train on if nothing were removed.
-
-    A task's raw training rows in a fold are all rows outside it; those of an auxiliary task are all it has.
-    """
-    raw = split(tasks, fold, validation=0, calibration=0, folds=folds, rule="none")
-    return [
-        Leak(
-            task=task,
-            train_task=other.id,
-            fold=fold,
-            test_rows=len(raw.test[task]),
-            test_keys=len({example.material.key for example in raw.test[task]}),
-            found=len(matches(raw.test[task], by_key(raw.train[other.id]))),
-        )
-        for task in raw.targets
-        for other in tasks
-    ]
-
-
 def keys_hash(examples: Iterable[Example]) -> str:
     """Hash of a part's materials, whatever their order: two equal ones hold the same materials."""
     return hashlib.sha256("\n".join(sorted({e.material.key for e in examples})).encode()).hexdigest()

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from matdarwin.data.folds import order
+from matdarwin.data.mentions import Mentions, normal
 from matdarwin.data.readers import Reject
-from matdarwin.data.sentences import Mentions, normal
 from matdarwin.data.sentences import Pair as Pair
 from matdarwin.data.sources import DataError
 from matdarwin.tasks.schema import Example, Source, Task
@@ -30,8 +30,12 @@ SCIQAG_TEST = Source(
 """The published 8,531 pairs of SciQAG-24D (arXiv 2405.09939). No licence is stated, so they are never shipped."""
 
 SHAPES = (("Q", "A"), ("input", "output"))
-"""Names of question and answer in SciQAG's files: those of its 8,531 test pairs, and of its 179,511 training pairs
-(`instruction`, the same sentence in every one of them, is not read)."""
+"""Names of question and answer in SciQAG's files: those of its 8,531 test pairs, and of its 179,511 training pairs."""
+
+INSTRUCTION = "instruction"
+"""Name of what may stand beside either shape and say what is asked. It is part of the question even where all pairs of a
+file have the same: without it the answers of a file of materials would teach nothing that is true, and a filter that did
+not read it would not know what is asked."""
 
 THRESHOLD = 0.7
 """Jaccard similarity of two questions' content words from which on they count as one."""
@@ -54,7 +58,8 @@ def read_pairs(path: Path, source: str = "sciqag") -> Pairs:
     """The pairs of a file.
 
     Two formats: .json, a list of objects; .jsonl, one object a line; each also packed (.gz). An object has `Q` and
-    `A`, or `input` and `output` (see `SHAPES`); what else it has is not read. UTF-8.
+    `A`, or `input` and `output` (see `SHAPES`), and may have an `instruction`, which stands before the question, or in
+    its place where that is empty; what else it has is not read. UTF-8.
 
     Args:
         path: The file.
@@ -82,15 +87,17 @@ def _pair(given: Any, row: int, source: str) -> Pair | Reject:
         return Reject(
             row, shown[:200], f"has {', '.join(given) or 'no key'} where {wanted} are needed", cause="no keys"
         )
-    texts = []
-    for name in names:
-        text = given.get(name)
+    texts = {INSTRUCTION: given.get(INSTRUCTION, "")} | {name: given.get(name) for name in names}
+    for name, text in texts.items():
         if not isinstance(text, str):
             return Reject(row, shown[:200], f"{name} is no text", name, "no text")
-        if not text.strip():
+    instruction, question, answer = (str(text).strip() for text in texts.values())
+    if not question:
+        question, instruction = instruction, ""
+    for name, text in zip(names, (question, answer), strict=True):
+        if not text:
             return Reject(row, shown[:200], f"{name} is empty", name, "empty")
-        texts.append(text.strip())
-    return Pair(texts[0], texts[1], str(row), source)
+    return Pair(question, answer, str(row), source, instruction=instruction)
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:
@@ -226,7 +233,7 @@ def near_duplicates(questions: Sequence[str], threshold: float = THRESHOLD) -> l
 class Removal:
     """A pair that was taken away: the spelling of a test material and the word of the property that stand in it.
 
-    `task` and `key` are those of the test material.
+    `task` and `key` are those of the test material. `word` is empty where the question is nothing but the material.
     """
 
     pair: Pair
@@ -238,6 +245,8 @@ class Removal:
     @property
     def reason(self) -> str:
         """The removal in one sentence."""
+        if not self.word:
+            return f"asks of nothing but {self.spelling}, a test material of {self.task}"
         return f"names {self.spelling}, a test material of {self.task}, and {self.word!r}"
 
 
@@ -260,7 +269,8 @@ def remove_test_facts(
     Made to miss little: no value need stand in the pair, and a composition counts as a formula in whatever order and
     brackets, with blanks or subscripts, and as a name (silicon, zinc sulphide, barium titanate, alumina) whatever its
     amounts. A lone symbol that is a word where it stands (In, As, He at the start of a sentence; I) or a unit (after a
-    number) does not count. One removal a pair, for the first task that it touches.
+    number) does not count. A pair that asks of nothing but a test material goes whatever its words: no word of it says
+    what the answer is of. One removal a pair, for the first task that it touches.
 
     Args:
         pairs: The pairs.
@@ -274,13 +284,13 @@ def remove_test_facts(
     kept: list[Pair] = []
     removed: list[Removal] = []
     for pair in pairs:
-        text = f"{pair.question}\n{pair.answer}"
+        text = f"{pair.asked}\n{pair.answer}"
         plain = f" {normal(text)} ".replace("_", " ")
         for task, words, mentions in asked:
             said = words.search(plain)
-            found = mentions.find(text) if said else None
-            if said and found:
-                removed.append(Removal(pair, task, found[0], found[1], said[0].strip()))
+            found = (mentions.find(text) if said else None) or mentions.bare(pair.question)
+            if found:
+                removed.append(Removal(pair, task, found[0], found[1], said[0].strip() if said else ""))
                 break
         else:
             kept.append(pair)
@@ -290,7 +300,10 @@ def remove_test_facts(
 PROPERTY_WORDS: Mapping[str, tuple[str, ...]] = {
     "band gap": (
         *("gap", "bandgap", "eg", "e g", "conductor", "conduction band*", "absorption edge"),
-        *("semiconduct*", "semimetal*", "insulat*", "metallic", "is a metal", "are metals", "non metal*"),
+        *("semiconduct*", "semimetal*", "insulat*", "metallic", "non metal*", "nonmetal*"),
+        # Not "metal" alone: of what a metal is in, on or bound to, texts speak everywhere.
+        *("metal or not", "metal or non", "not a metal", "not metal", "is metal", "is a metal", "are metal"),
+        *("a metal or", "as a metal", "as metal", "be a metal", "it metal", "metal yes", "metal no"),
     ),
     "glass": ("glass*", "amorphous", "vitrif*"),
     "alloy phase": ("phase", "solid solution", "bcc", "fcc", "hcp", "body centered", "face centered", "body centred"),

@@ -159,6 +159,10 @@ def _remedy(source: Source, path: Path) -> str:
     folder = mirror()
     if folder is not None and path.is_relative_to(folder):
         return "the mirror's copy is damaged or of another version: copy it anew"
+    if path == _installed(source):
+        return (
+            f"the file belongs to an installed package and was changed there: reinstall {source.name}=={source.version}"
+        )
     return "delete the file and fetch it again"
 
 

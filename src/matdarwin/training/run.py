@@ -24,7 +24,7 @@ from matdarwin.models.readme import card_markdown
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training import ranks
-from matdarwin.training.audit import audit_recipe
+from matdarwin.training.audit import audit_recipe, base_faults
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.feed import Feed
 from matdarwin.training.options import Stage
@@ -66,6 +66,13 @@ def _beyond(recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]:
     if recipe.evidence:
         told = [task.id for task in tasks if task.origin == "measured"]
         found["evidence"] = [evidence.digest(evidence.choose(recipe.evidence)), told]
+    # What is scored, and what is computed, decide which rows may teach. Of the library it is known by a task's id.
+    scored = {task.id for task in leakage.targets(tasks)}
+    if unscored := [task.id for task in tasks if task.id not in scored]:
+        found["unscored"] = unscored
+    library = {name: registry.load(name).origin for name in registry.names()}
+    if origins := {task.id: task.origin for task in tasks if task.origin != library.get(task.id, "measured")}:
+        found["origins"] = origins
     if recipe.before:
         found["texts"] = {name: texts.digest(name) for stage in recipe.before for name in stage.texts}
         found["earlier"] = [_shape(task) for task in earlier_tasks(recipe, tasks)]
@@ -168,9 +175,11 @@ def check(
     if audited and recipe.fold is not None:
         found = audit_recipe(recipe, tasks=tasks, folds=[recipe.fold])
         said += [
-            f"{pair.found:,} of {pair.test_keys:,} test materials of {pair.task} stand in training of {pair.train_task}"
+            f"{pair.found:,} of {pair.test_rows:,} test rows of {pair.task} stand in training of {pair.train_task}"
             for pair in (*(pair for pair in found.pairs if pair.found), *found.twins)
         ]
+    if recipe.fold is not None:
+        said += base_faults(recipe, split)
     if said and not allow_leak:
         raise TrainingError(
             f"recipe {recipe.name} is LEAKY, so nothing is trained: {'; '.join(said[:3])}. See darwin audit; --allow-leak trains it all "
