@@ -193,7 +193,12 @@ def test_table_says_what_the_summary_says(whole: list[UnitResult], tmp_path: Pat
     text = strategies_table.sections(tmp_path)
     assert text is not None and text.startswith("## Strategies, reduced size")
     line = next(line for line in text.splitlines() if line.startswith("| QA-MT |"))
-    assert "| +5.00 ± 5.00 % | +5.00 % | 1 | 2 of 2 | +3.38 % |" in line and "-7.50 ± 17.50 %" in line and "+3.38 %" in line and "-11.79 %" in line
+    assert (
+        "| +5.00 ± 5.00 % | +5.00 % | 1 | 2 of 2 | +3.38 % |" in line
+        and "-7.50 ± 17.50 %" in line
+        and "+3.38 %" in line
+        and "-11.79 %" in line
+    )
     gap = next(line for line in text.splitlines() if line.startswith("| gap |"))
     cells = [cell.strip() for cell in gap.strip("|").split("|")]
     assert cells[4:8] == ["0.500", "0.450", "0.400", "-"], "dummy, best rival, Base-ST, and Base-MT that is not in"
