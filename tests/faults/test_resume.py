@@ -62,6 +62,12 @@ def elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe, task:
         return train(recipe, tasks=[task], **options)
 
 
+def killed_at(line: int, recipe: Recipe, task: Task) -> None:
+    """A run that saves its state after each step and ends at a line of its metrics."""
+    with pytest.raises(Killed):
+        train(recipe, tasks=[task], report=Killer(line), save_every=0)
+
+
 def contents(checkpoint: Checkpoint) -> dict[str, bytes]:
     return {
         p.relative_to(checkpoint.folder).as_posix(): p.read_bytes()
@@ -113,8 +119,7 @@ def test_the_best_epoch_is_kept_through_all_kills(
     recipe = tiny_recipe(base, [task], **{**OPTIONS, "optimising": {**OPTIONS["optimising"], "epochs": 4}})
     whole = elsewhere(tmp_path / "whole", monkeypatch, recipe, task)
     assert whole.card.training["steps"] == 16 and whole.card.training["best_epoch"] == 3
-    with pytest.raises(Killed):
-        train(recipe, tasks=[task], report=Killer(15), save_every=0)
+    killed_at(15, recipe, task)
     snapshots = folder(home) / "snapshots"
     assert {p.name for p in snapshots.iterdir()} == {"best-000003", "step-000000012", "step-000000013"}
     made = train(recipe, tasks=[task], save_every=0)
@@ -126,8 +131,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(
 ) -> None:
     recipe = tiny_recipe(base, [task], **OPTIONS)
     expected = contents(elsewhere(tmp_path / "whole", monkeypatch, recipe, task))
-    with pytest.raises(Killed):
-        train(recipe, tasks=[task], report=Killer(7), save_every=0)
+    killed_at(7, recipe, task)
     newest = sorted((folder(home) / "snapshots").glob("step-*"))[-1] / "state.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1] + b"\x00")
     assert contents(train(recipe, tasks=[task])) == expected
@@ -162,8 +166,7 @@ def test_the_best_weights_are_never_others_than_those_that_were_scored(
 
     monkeypatch.setattr(judging, "validate", lambda run: {task.id: ("mae", float(len(run.lines())))})
     recipe = tiny_recipe(base, [task], **OPTIONS)
-    with pytest.raises(Killed):
-        train(recipe, tasks=[task], report=Killer(15), save_every=0)
+    killed_at(15, recipe, task)
     (best,) = (folder(home) / "snapshots").glob("best-*")
     (best / "state.safetensors").unlink()
     with pytest.raises(
@@ -174,14 +177,12 @@ def test_the_best_weights_are_never_others_than_those_that_were_scored(
 
 def test_damaged_states_do_not_push_good_ones_out(base: Path, task: Task, home: Path) -> None:
     recipe = tiny_recipe(base, [task], **OPTIONS)
-    with pytest.raises(Killed):
-        train(recipe, tasks=[task], report=Killer(8), save_every=0)
+    killed_at(8, recipe, task)
     snapshots = folder(home) / "snapshots"
     for number in (20, 21):
         (snapshots / f"step-{number:09d}").mkdir()
     (snapshots / ".step-000000009").mkdir()
-    with pytest.raises(Killed):
-        train(recipe, tasks=[task], report=Killer(3), save_every=0)
+    killed_at(3, recipe, task)
     left = sorted(p.name for p in snapshots.iterdir() if not p.name.startswith("best"))
     assert len(left) == 2 and max(left) < "step-000000011"
 
@@ -191,8 +192,7 @@ def test_metrics_that_a_power_cut_shortened_take_an_earlier_state(
 ) -> None:
     recipe = tiny_recipe(base, [task], **OPTIONS)
     expected = contents(elsewhere(tmp_path / "whole", monkeypatch, recipe, task))
-    with pytest.raises(Killed):
-        train(recipe, tasks=[task], report=Killer(7), save_every=0)
+    killed_at(7, recipe, task)
     log = folder(home) / "metrics.jsonl"
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(lines[:-2]) + lines[-2][:5])

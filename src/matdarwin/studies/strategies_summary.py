@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -221,18 +220,18 @@ def _signs(averages: dict[str, dict[str, Average]]) -> dict[str, bool | None]:
     """Whether what the article says is seen here; None where the tasks do not settle it."""
     better, worse = averages["qa_mt"], averages["random_st"]
     far = [
-        _beyond(worse["classification"], -ABOVE["classification"]),
+        _beyond(worse["classification"], -ABOVE["classification"], below=True),
         _beyond(worse["regression"], ABOVE["regression"]),
     ]
     return {
         "qa_mt_better_at_classification": _beyond(better["classification"], 0),
-        "qa_mt_better_at_regression": _beyond(better["regression"], -0.0),
+        "qa_mt_better_at_regression": _beyond(better["regression"], 0, below=True),
         "pretrained_far_above_random": False if False in far else None if None in far else True,
     }
 
 
-def _beyond(average: Average, bound: float) -> bool | None:
-    """Whether a change lies beyond a bound, on its side of zero (-0.0: below zero); None where that is not settled.
+def _beyond(average: Average, bound: float, *, below: bool = False) -> bool | None:
+    """Whether a change lies above a bound, or below it; None where that is not settled.
 
     All tasks of the kind must be in. The mean must be two standard errors away from the bound, and the median on the same
     side of it: a mean can be one task's.
@@ -240,7 +239,7 @@ def _beyond(average: Average, bound: float) -> bool | None:
     percent, median, error = average.percent, average.median, average.standard_error
     if average.tasks < average.of or percent is None or median is None or error is None:
         return None
-    side = math.copysign(1, bound)
+    side = -1 if below else 1
     mean, middle = side * (percent - bound), side * (median - bound)
     if mean > 2 * error and middle > 0:
         return True
