@@ -29,6 +29,7 @@ def prompts() -> None:
     """Load all scored tasks and write every row's question and answer; prints what was made and what it took."""
     from matdarwin.data.readers import read
     from matdarwin.language.prompts import Asked, answer, question, style
+    from matdarwin.language.writing import Writing
     from matdarwin.tasks import registry
 
     began = time.perf_counter()
@@ -36,7 +37,7 @@ def prompts() -> None:
     loaded = time.perf_counter()
     asked = [Asked(table.task, row, 0, 0) for table in tables for row in table.examples]
     form = style("compact")
-    letters = sum(len(question(one, form, "canonical")) + len(answer(one)) for one in asked)
+    letters = sum(len(question(one, form, Writing())) + len(answer(one)) for one in asked)
     ended = time.perf_counter()
     told = {"tasks": len(tables), "rows": len(asked), "letters": letters}
     print(json.dumps(told | {"load_s": loaded - began, "prompts_s": ended - loaded}))

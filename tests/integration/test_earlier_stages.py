@@ -256,7 +256,12 @@ def test_a_feed_goes_on_where_it_stood_and_foresees_every_token(home: Path, know
     met = {token for batch in whole for row in batch for token in (*row.prompt, *row.answer)}
     assert met <= made.vocabulary()
     assert made.digest() == feed(rows, task).digest() != feed(rows, task, seed=1).digest()
-    assert made.digest() != feed(rows, task, prompting=Prompting(order="canonical")).digest()
+    others = [feed(rows, task, prompting=p) for p in (Prompting(), Prompting(order="permuted", amounts="percent"))]
+    assert len({made.digest(), *(other.digest() for other in others)}) == 3
+    percent = {
+        token for batch in itertools.islice(others[1].batches(), made.steps) for row in batch for token in row.prompt
+    }
+    assert percent <= others[1].vocabulary()
 
 
 def test_negative_examples_come_in_their_share_and_only_in_training(home: Path, known: dict[str, Task]) -> None:

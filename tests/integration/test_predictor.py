@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.tiny import at_home, tiny_base, tiny_checkpoint, tiny_rows, tiny_task
 
-from matdarwin.language.prompts import views
+from matdarwin.language.writing import Writing
 from matdarwin.materials import parse
 from matdarwin.models.checkpoint import Checkpoint
 from matdarwin.models.distribution import average
+from matdarwin.models.export import describe
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks.schema import Condition, Example
 
@@ -263,7 +264,7 @@ def test_views_are_averaged_as_by_hand(predictor: Predictor, several: Predictor,
     for formula, answer in zip(GOOD, several.predict(GOOD, task), strict=True):
         material = parse(formula, "composition")
         card = predictor.tasks[task]
-        texts = views(material, 3)
+        texts = Writing("permuted").views(material, 3)
         # Each view asked as a question of its own.
         parts = []
         for text in texts:
@@ -319,3 +320,28 @@ def test_the_checkpoint_says_how_it_is_asked(checkpoint: Checkpoint, tmp_path: P
     one, other = (Predictor.of(checkpoint).predict(GOOD, "tiny_gap") for _ in range(2))
     for a, b in zip(one, other, strict=True):
         assert a.to_dict() == b.to_dict(), "the same twice, to the last bit"
+
+
+def test_what_was_taught_per_cent_is_asked_in_per_cent_and_says_so(tmp_path: Path) -> None:
+    made = tiny_checkpoint(tmp_path, prompting={"amounts": "percent", "order": "permuted"})
+    assert made.card.recipe["prompting"]["amounts"] == "percent"
+    asked = Predictor.of(made, views=2)
+    card = asked.tasks["tiny_gap"]
+    material = parse("Ag2GeS3", "composition")
+    example = Example(task="tiny_gap", row="0", material=material)
+    assert asked.prompt(card.task, example) == "band gap of Ag33.33 Ge16.67 S50:"
+    (said,) = asked.predict(["Ag2GeS3"], "tiny_gap")
+    assert said.material == material.text, "people are shown the formula"
+    by_hand = average(
+        [
+            answer
+            for text in Writing("permuted", "percent").views(material, 2)
+            for answer in asked._decoder.distributions(
+                asked._encoder.prompts([f"band gap of {text}:"]), *asked._tree(card.task), ()
+            )
+            if answer is not None
+        ]
+    )
+    assert said.distribution is not None and said.distribution.mean() == pytest.approx(by_hand.mean(), abs=1e-3)
+    told = describe(made, made.tokenizer())["prompting"]["materials"]["composition"]
+    assert "per cent" in told["text"] and told["example"] == {"given": "CdCu2SnS4", "written": "Cd12.5 Cu25 Sn12.5 S50"}

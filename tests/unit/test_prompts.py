@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import random
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.tiny import tiny_task, tiny_tokenizer
 
 from matdarwin.language.prompts import (
@@ -18,11 +14,10 @@ from matdarwin.language.prompts import (
     Asked,
     Encoder,
     conditions_text,
-    material_text,
     style,
-    views,
     wordings_hash,
 )
+from matdarwin.language.writing import Writing
 from matdarwin.materials import parse
 from matdarwin.tasks.schema import Condition, Example, Task
 
@@ -90,47 +85,6 @@ def test_wordings_hash_follows_what_is_heard_and_said(task: Task) -> None:
     assert wordings_hash(task) == wordings_hash(task.model_copy(update={"title": "another", "version": 7}))
 
 
-def test_orders() -> None:
-    material = parse("S3Ge Ag2", "composition")
-    assert material_text(material, "source") == "S3 Ge Ag2"
-    assert material_text(material, "canonical") == material.text
-    with pytest.raises(ValueError, match="needs a random generator"):
-        material_text(material, "permuted")
-
-
-def test_permuted_draws_from_the_given_generator_alone() -> None:
-    material = parse("Ag2GeS3", "composition")
-    random.seed(1)
-    first = [material_text(material, "permuted", random.Random(5)) for _ in range(3)]
-    random.seed(2)
-    state = random.getstate()
-    second = [material_text(material, "permuted", random.Random(5)) for _ in range(3)]
-    assert first == second and random.getstate() == state
-    rng = random.Random(0)
-    seen = {material_text(material, "permuted", rng) for _ in range(200)}
-    assert seen == {" ".join(p) for p in itertools.permutations(["Ag2", "Ge", "S3"])}
-
-
-@given(st.sampled_from(["Ag2GeS3", "GaN", "Fe", "Cu2ZnSnS4", "La0.5Sr0.5MnO3"]), st.integers(1, 16))
-def test_views_are_different_orders_canonical_first_and_always_the_same(formula: str, count: int) -> None:
-    material = parse(formula, "composition")
-    made = views(material, count)
-    assert made[0] == material.text and len(set(made)) == len(made) <= count
-    assert all(sorted(view.split()) == sorted(material.parts) for view in made)
-    assert made == views(material, count)
-    assert made[: len(views(material, 1))] == views(material, 1)
-
-
-def test_views_do_not_depend_on_how_the_formula_was_written() -> None:
-    assert views(parse("GeAg2S3", "composition"), 4) == views(parse("Ag2GeS3", "composition"), 4)
-
-
-def test_views_of_few_orders_are_few_and_of_two_elements_both() -> None:
-    assert views(parse("Fe", "composition"), 8) == ["Fe"]
-    assert len(views(parse("GaN", "composition"), 8)) == 2
-    assert len(views(parse("Ag2GeS3", "composition"), 4)) == 4
-
-
 def test_conditions_are_written_in_the_tasks_order_and_checked(task: Task) -> None:
     asked = task.model_copy(
         update={"conditions": (Condition(name="temperature", unit="K"), Condition(name="phase", required=False))}
@@ -176,12 +130,12 @@ def asked(task: Task | None, example: Example, *, wording: int = 0, seed: int = 
 
 def test_training_examples_ask_as_predictions_do(task: Task, encoder: Encoder) -> None:
     example = Example(task=task.id, row="1", material=parse("N Ga", "composition"), target=3.0)
-    (made,) = encoder.examples([asked(task, example)], style=style("compact"), order="canonical")
+    (made,) = encoder.examples([asked(task, example)], style=style("compact"), writing=Writing())
     assert list(made.prompt) == encoder.prompts(["band gap of Ga N:"])[0]
     assert list(made.answer) == encoder.answers([" 3.0"])[0]
-    (source,) = encoder.examples([asked(task, example)], style=style("compact"), order="source")
+    (source,) = encoder.examples([asked(task, example)], style=style("compact"), writing=Writing("source"))
     assert list(source.prompt) == encoder.prompts(["band gap of N Ga:"])[0]
-    (other,) = encoder.examples([asked(task, example, wording=1)], style=style("compact"), order="canonical")
+    (other,) = encoder.examples([asked(task, example, wording=1)], style=style("compact"), writing=Writing())
     assert list(other.prompt) == encoder.prompts(["What is the band gap of Ga N?:"])[0]
 
 
@@ -190,7 +144,7 @@ def test_permuted_orders_are_those_of_the_seed(task: Task, encoder: Encoder) -> 
 
     def draw(seed: int) -> list[tuple[int, ...]]:
         rows = [asked(task, example, seed=seed + number) for number in range(40)]
-        return [row.prompt for row in encoder.examples(rows, style=style("compact"), order="permuted")]
+        return [row.prompt for row in encoder.examples(rows, style=style("compact"), writing=Writing("permuted"))]
 
     assert draw(3) == draw(3) and draw(3) != draw(43)
     assert len(set(draw(3))) == 6, "three elements have six orders"
@@ -198,27 +152,27 @@ def test_permuted_orders_are_those_of_the_seed(task: Task, encoder: Encoder) -> 
 
 def test_free_text_is_asked_and_answered_as_it_stands(encoder: Encoder) -> None:
     text = Example("facts", "1", parse("facts", "name"), question="What is the symbol of gallium?", answer="It is Ga.")
-    (made,) = encoder.examples([asked(None, text)], style=style("compact"), order="canonical")
+    (made,) = encoder.examples([asked(None, text)], style=style("compact"), writing=Writing())
     assert list(made.prompt) == encoder.prompts(["What is the symbol of gallium?"])[0]
     assert list(made.answer) == encoder.answers([" It is Ga."])[0]
-    (laid,) = encoder.examples([asked(None, text)], style=style("alpaca"), order="canonical")
+    (laid,) = encoder.examples([asked(None, text)], style=style("alpaca"), writing=Writing())
     assert len(laid.prompt) > 2 * len(made.prompt) and laid.answer == made.answer
 
 
 def test_a_sentence_may_answer_a_question_that_lacks_a_condition(task: Task, encoder: Encoder) -> None:
     needs = task.model_copy(update={"conditions": (Condition(name="temperature", unit="K"),)})
     example = Example(task.id, "1", parse("GaN", "composition"), answer="unable to answer: no temperature given")
-    (made,) = encoder.examples([asked(needs, example)], style=style("compact"), order="canonical")
+    (made,) = encoder.examples([asked(needs, example)], style=style("compact"), writing=Writing())
     assert list(made.prompt) == encoder.prompts(["band gap of Ga N:"])[0]
     with pytest.raises(ValueError, match="needs the condition 'temperature'"):
         encoder.examples(
-            [asked(needs, replace(example, answer=None, target=1.0))], style=style("compact"), order="canonical"
+            [asked(needs, replace(example, answer=None, target=1.0))], style=style("compact"), writing=Writing()
         )
 
 
 def test_an_example_without_an_answer_teaches_nothing(task: Task, encoder: Encoder) -> None:
     example = Example(task=task.id, row="17", material=parse("GaN", "composition"))
     with pytest.raises(ValueError, match="row 17 of tiny_gap has no answer"):
-        encoder.examples([asked(task, example)], style=style("compact"), order="canonical")
+        encoder.examples([asked(task, example)], style=style("compact"), writing=Writing())
     with pytest.raises(ValueError, match="row 17 of tiny_gap has no question and no task"):
-        encoder.examples([asked(None, replace(example, answer="x"))], style=style("compact"), order="canonical")
+        encoder.examples([asked(None, replace(example, answer="x"))], style=style("compact"), writing=Writing())

@@ -215,7 +215,7 @@ def test_a_key_added_later_does_not_change_old_digests(monkeypatch: pytest.Monke
     "change",
     [
         {"tasks": ["glass"]}, {"fold": 0}, {"seed": 1}, {"base": "x"}, {"method": "lora"}, {"weights": "random"}, {"dtype": "fp32"},
-        {"role": "benchmark"}, {"optimising": {"epochs": 7}}, {"prompting": {"order": "source"}}, {"split": {"seed": 1}},
+        {"role": "benchmark"}, {"optimising": {"epochs": 7}}, {"prompting": {"order": "source"}}, {"prompting": {"amounts": "percent"}}, {"split": {"seed": 1}},
         {"predicting": {"prune": 0.0}}, {"lora": {"rank": 4}},
     ],
 )  # fmt: skip

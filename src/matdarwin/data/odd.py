@@ -17,7 +17,7 @@ from matdarwin.data.cells import RowError, number
 from matdarwin.data.sources import DataError
 from matdarwin.data.tables import Row, check_columns, rows
 from matdarwin.materials import MaterialError, parse_composition
-from matdarwin.materials.composition import count_atoms
+from matdarwin.materials.composition import amounts_of, count_atoms
 
 Rows = Iterator[tuple[int, Row | RowError]]
 """Rows with their number in the file, the first being 1; those that are no row come as the error that says why."""
@@ -171,9 +171,8 @@ def _mean_atomic_mass(formula: str) -> float:
     from rdkit import Chem
 
     table = Chem.GetPeriodicTable()
-    amounts = [re.fullmatch(r"([A-Z][a-z]?)([\d.]*)", part) for part in parse_composition(formula).parts]
-    pairs = [(found[1], float(found[2] or 1)) for found in amounts if found is not None]
-    return float(sum(amount * table.GetAtomicWeight(symbol) for symbol, amount in pairs) / sum(n for _, n in pairs))
+    amounts = amounts_of(parse_composition(formula))
+    return float(sum(n * table.GetAtomicWeight(symbol) for symbol, n in amounts.items()) / sum(amounts.values()))
 
 
 _ABSENT = re.compile(r"[A-Z][a-z]?0(?:\.0+)?(?![\d.])", re.ASCII)

@@ -13,13 +13,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from matdarwin.language.answers import format_answer
-from matdarwin.materials.material import Material
+from matdarwin.language.writing import Writing
 from matdarwin.tasks.schema import Example, Task
-
-Order = Literal["canonical", "source", "permuted"]
 
 _GIVEN = {"composition": "the given composition", "molecule": "the given molecule", "name": "the given material"}
 _PREAMBLE = (
@@ -86,49 +84,6 @@ def wordings_hash(task: Task) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def material_text(material: Material, order: Order, rng: random.Random | None = None) -> str:
-    """The wording of a material with its elements in the order asked for.
-
-    Args:
-        material: The material.
-        order: `canonical`, `source`, or `permuted` (drawn from `rng`).
-        rng: Source of randomness for `permuted`.
-    """
-    if order == "canonical":
-        return material.text
-    parts = list(material.source_parts)
-    if order == "permuted":
-        if rng is None:
-            raise ValueError("a permuted order needs a random generator")
-        rng.shuffle(parts)
-    return " ".join(parts)
-
-
-def views(material: Material, count: int, order: Order = "permuted") -> list[str]:
-    """Up to `count` different element orders of one material, the canonical first; the same for the same material.
-
-    A model that was taught one order, the canonical or the source's, is asked in it and in no other.
-
-    Averaging a model's answers over them removes the chance of one order. A material with fewer orders
-    (one element, a molecule) has fewer views.
-    """
-    if order != "permuted":
-        return [material_text(material, order)]
-    texts = [material.text]
-    # The seed is the wording itself, so that an answer does not depend on its place in a batch.
-    rng = random.Random(material.text)
-    for _ in range(8 * count):
-        if len(texts) >= count:
-            break
-        # From the canonical order, not the source's: one material has the same views however it was written.
-        parts = list(material.parts)
-        rng.shuffle(parts)
-        text = " ".join(parts)
-        if text not in texts:
-            texts.append(text)
-    return texts
-
-
 def conditions_text(task: Task, conditions: dict[str, str | float], *, complete: bool = True) -> str:
     """The conditions in the task's order, as `at 300 K`.
 
@@ -181,7 +136,7 @@ class Asked:
     seed: int
 
 
-def question(asked: Asked, style: Style, order: Order) -> str:
+def question(asked: Asked, style: Style, writing: Writing) -> str:
     """The prompt of an example.
 
     Raises:
@@ -194,7 +149,7 @@ def question(asked: Asked, style: Style, order: Order) -> str:
         raise ValueError(f"row {example.row} of {example.task} has no question and no task to make one from")
     return style.render(
         asked.task,
-        material_text(example.material, order, random.Random(asked.seed)),
+        writing.text(example.material, random.Random(asked.seed)),
         wording=asked.wording,
         # A question with a sentence for an answer may lack a condition on purpose: that is what its answer says.
         conditions=conditions_text(asked.task, example.conditions, complete=example.answer is None),
@@ -261,12 +216,12 @@ class Encoder:
         words = [self._tokenizer.decode([token]) for token in ids]
         return list(ids) if words == list("0123456789") else None
 
-    def examples(self, asked: Sequence[Asked], *, style: Style, order: Order) -> list[Encoded]:
+    def examples(self, asked: Sequence[Asked], *, style: Style, writing: Writing) -> list[Encoded]:
         """Encode examples for training.
 
         Raises:
             ValueError: One of them has no answer, or no question that can be put.
         """
-        prompts = self.prompts([question(one, style, order) for one in asked])
+        prompts = self.prompts([question(one, style, writing) for one in asked])
         answers = self.answers([answer(one) for one in asked])
         return [Encoded(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)]

@@ -78,11 +78,21 @@ def amounts_of(material: Material) -> dict[str, float]:
     """
     amounts: dict[str, float] = {}
     for part in material.parts:
-        match = _PIECE.fullmatch(part)
-        if match is None:
-            raise ValueError(f"{part!r} in {material.text!r} is no element with its amount")
-        amounts[match[1]] = amounts.get(match[1], 0.0) + float(match[2] or 1)
+        symbol, amount = split_part(part)
+        amounts[symbol] = amounts.get(symbol, 0.0) + float(amount)
     return amounts
+
+
+def split_part(part: str) -> tuple[str, Decimal]:
+    """Symbol and amount of one piece of a composition's wording: Fe and 0.62 of "Fe0.62", Ge and 1 of "Ge".
+
+    Raises:
+        ValueError: The piece is no element with its amount.
+    """
+    match = _PIECE.fullmatch(part)
+    if match is None:
+        raise ValueError(f"{part!r} is no element with its amount")
+    return match[1], Decimal(match[2] or 1)
 
 
 def from_amounts(given: str, amounts: Sequence[tuple[str, Decimal]]) -> Material:

@@ -13,6 +13,7 @@ from matdarwin import __version__, materials
 from matdarwin.data import disk
 from matdarwin.language.answers import ANSWER_FORMAT
 from matdarwin.language.prompts import STYLES, Style
+from matdarwin.language.writing import Writing
 from matdarwin.models.base import DEFAULT_BASE
 from matdarwin.models.checkpoint import Checkpoint, checkpoints_folder
 from matdarwin.tasks.schema import Task
@@ -33,6 +34,12 @@ _MATERIALS = {
     "name": ("the name as it is written", None),
 }
 """By representation: how a material is written in a prompt, and one as a user might give it."""
+
+_PERCENT = (
+    "element symbols with their share of all atoms in per cent directly behind them, rounded to two decimals (a share "
+    "below 0.01 to its first digit), zeros at the end left out, parted by single spaces"
+)
+"""How a composition is written where the recipe's amounts are `percent`."""
 
 _ORDERS = {
     "canonical": "the elements in the order of electronegativity",
@@ -130,6 +137,7 @@ def describe(checkpoint: Checkpoint, tokenizer: Any) -> dict[str, Any]:
     card = checkpoint.card
     style = next(style for style in STYLES.values() if style.id == card.style)
     taught = card.recipe["prompting"]
+    writing = Writing.taught(taught)
     databases = list(card.recipe.get("evidence") or ())
     kinds = sorted({entry.task.representation for entry in card.tasks.values()})
     return {
@@ -144,8 +152,8 @@ def describe(checkpoint: Checkpoint, tokenizer: Any) -> dict[str, Any]:
         "hold. A licence of null is not known here; see the base model's own page.",
         "prompting": {
             "style": card.style,
-            "materials": {kind: _material(kind) for kind in kinds},
-            "order": _ORDERS[taught["order"]],
+            "materials": {kind: _material(kind, writing) for kind in kinds},
+            "order": _ORDERS[writing.order],
             "evidence": databases,
             "special_tokens": "those that the tokenizer adds by default, and no chat template",
             "how": "Fill {material}, and {conditions} and {evidence} where they stand, into a task's prompt; end with "
@@ -178,10 +186,14 @@ def _refuse(checkpoint: Checkpoint, final: Path) -> None:
         raise ExportError(f"{final} is a file; give --to a folder")
 
 
-def _material(kind: str) -> dict[str, Any]:
+def _material(kind: str, writing: Writing) -> dict[str, Any]:
     """How a material of a kind is written in a prompt, with an example."""
     text, given = _MATERIALS[kind]
-    example = None if given is None else {"given": given, "written": materials.parse(given, kind).text}  # type: ignore[arg-type]
+    if kind == "composition" and writing.amounts == "percent":
+        text = _PERCENT
+    example = None
+    if given is not None:
+        example = {"given": given, "written": Writing(amounts=writing.amounts).text(materials.parse(given, kind))}  # type: ignore[arg-type]
     return {"text": text, "example": example}
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from matdarwin.data.evidence import Evidence
 from matdarwin.language import prompts
 from matdarwin.language.answers import grid
-from matdarwin.language.prompts import Encoder, Order, Style
+from matdarwin.language.prompts import Encoder, Style
 from matdarwin.language.tree import AnswerTree
+from matdarwin.language.writing import Writing
 from matdarwin.materials import parse
 from matdarwin.materials.material import Material, MaterialError
 from matdarwin.models.base import AskedIn, device_and_dtype
@@ -25,6 +26,8 @@ from matdarwin.tasks.schema import Example, Task
 
 Progress = Callable[[int, int], None]
 """Called with the number of rows done and of all rows."""
+
+_PERMUTED = Writing("permuted")
 
 _FEW = 3
 """An element seen in fewer training materials than this is noted."""
@@ -58,7 +61,7 @@ class Predictor:
         prune: Greatest mass that may stay unexpanded in a row.
         sure_end: See `Decoder`.
         wording: Index of the wording to ask in; None: the style's own.
-        order: Element order that it was taught.
+        writing: How it was taught to read materials.
         evidence: What its questions on measured tasks say of a material beside its name; None: nothing.
         caveat: Note for predictions with an interval, where it is asked otherwise than its intervals were calibrated.
         recipe: What it was trained by, as its card has it, where that is known.
@@ -78,7 +81,7 @@ class Predictor:
         prune: float = 0.01,
         sure_end: float = SURE_END,
         wording: int | None = None,
-        order: Order = "permuted",
+        writing: Writing = _PERMUTED,
         evidence: Evidence | None = None,
         caveat: str | None = None,
         recipe: Mapping[str, Any] | None = None,
@@ -94,7 +97,7 @@ class Predictor:
         self._decoder = Decoder(model, prune=prune, sure_end=sure_end)
         self._style = style
         self._wording = wording
-        self._order: Order = order
+        self._writing = writing
         self._evidence = evidence
         self._caveat = caveat
         self._trees: dict[str, tuple[AnswerTree, Any]] = {}
@@ -138,7 +141,7 @@ class Predictor:
             prune=0.0 if exact else asked["prune"],
             sure_end=1.0 if exact else SURE_END,
             wording=taught["wordings"][0] if taught["wordings"] else None,
-            order=taught["order"],
+            writing=Writing.taught(taught),
             # A model that was taught with evidence must not be asked without: where it cannot be had, this fails.
             evidence=Evidence.load(card.recipe["evidence"]) if card.recipe.get("evidence") else None,
             caveat=caveat(card, dtype=dtype, views=views),
@@ -147,7 +150,7 @@ class Predictor:
 
     def prompt(self, task: Task, example: Example, *, wording: int | None = None) -> str:
         """The question as the model reads it, in canonical element order."""
-        return self._render(task, example, prompts.views(example.material, 1, self._order)[0], wording)
+        return self._render(task, example, self._writing.views(example.material, 1)[0], wording)
 
     def example(self, task: Task, material: Material, conditions: Mapping[str, str | float] | None = None) -> Example:
         """The question about a material, as `predict` puts it: with the evidence that the model was taught with."""
@@ -210,7 +213,7 @@ class Predictor:
         texts: list[str] = []
         owner: list[int] = []
         for number, example in enumerate(examples):
-            for view in prompts.views(example.material, self.views, self._order):
+            for view in self._writing.views(example.material, self.views):
                 texts.append(self._render(task, example, view, wording))
                 owner.append(number)
         ids = self._encoder.prompts(texts)

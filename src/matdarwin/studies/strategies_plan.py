@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from matdarwin.data import texts
 from matdarwin.language.answers import grid
 from matdarwin.language.prompts import Asked, Encoder, style
+from matdarwin.language.writing import Writing
 from matdarwin.models.base import find_base, load_tokenizer
 from matdarwin.studies.strategies_units import (
     MULTIPLE,
@@ -105,7 +106,7 @@ def _encoder(size: Size) -> Encoder:
 def _tokens(rows: Sequence[Example], task: Task | None, encoder: Encoder) -> tuple[float, float]:
     """Mean tokens of question and of answer, over rows from all parts of the list."""
     looked = rows[:: max(1, len(rows) // _LOOKED_AT)]
-    done = encoder.examples([Asked(task, row, 0, 0) for row in looked], style=style("compact"), order="canonical")
+    done = encoder.examples([Asked(task, row, 0, 0) for row in looked], style=style("compact"), writing=Writing())
     return statistics.fmean(len(row.prompt) for row in done), statistics.fmean(len(row.answer) for row in done)
 
 

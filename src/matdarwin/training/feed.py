@@ -14,6 +14,7 @@ from matdarwin.data.sampling import Sampling
 from matdarwin.language.answers import format_answer, grid
 from matdarwin.language.prompts import Asked, Encoded, Encoder, Style, conditions_text, question
 from matdarwin.language.soft import Softener
+from matdarwin.language.writing import Writing
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.options import Prompting
 from matdarwin.training.scales import deviation
@@ -30,7 +31,7 @@ class Feed:
         tasks: The tasks among them.
         encoder: Text to tokens.
         style: Layout of the questions.
-        prompting: Wordings and element order.
+        prompting: Wordings, and how materials are written.
         sampling: By what rule the tasks share the stream.
         batch_size: Rows a batch.
         smoothing: Width of what is taught in a number's place, a share of its task's mean absolute deviation.
@@ -57,7 +58,8 @@ class Feed:
     ) -> None:
         self._tasks = {task.id: task for task in tasks}
         self._rows = rows
-        self._encoder, self._style, self._order = encoder, style, prompting.order
+        self._encoder, self._style = encoder, style
+        self._writing = Writing(prompting.order, prompting.amounts)
         # Free text has no wordings; every number would do.
         self._wordings = {
             name: (prompting.wordings or (style.wording_of(self._tasks[name]),)) if name in self._tasks else (0,)
@@ -74,7 +76,7 @@ class Feed:
         """Encoded batches from a position of the stream on, without end."""
         for draws in self._mixture.batches(position):
             asked = [Asked(self._tasks.get(d.task), d.example, d.wording, d.seed) for d in draws]
-            encoded = self._encoder.examples(asked, style=self._style, order=self._order)
+            encoded = self._encoder.examples(asked, style=self._style, writing=self._writing)
             yield [self._with_target(row, draw.example) for row, draw in zip(encoded, draws, strict=True)]
 
     def told(self, position: int, count: int) -> str:
@@ -111,9 +113,11 @@ class Feed:
         return made
 
     def digest(self, **context: Any) -> str:
-        """Hash of the stream, its style and order, and what the caller adds."""
+        """Hash of the stream, its style and how materials are written, and what the caller adds."""
         state = self._mixture.state(0)
-        content = [state, self._style.id, self._order, context]
+        # What stands at its default is left out, so that runs from before there was a choice go on.
+        amounts = [] if self._writing.amounts == "formula" else [self._writing.amounts]
+        content = [state, self._style.id, self._writing.order, *amounts, context]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def vocabulary(self) -> set[int]:
@@ -132,10 +136,10 @@ class Feed:
     def _questions(self, task: Task | None, row: Example) -> set[str]:
         """Questions in which every token of a row's question occurs, whatever the order of its elements."""
         if task is None or row.question is not None:
-            return {question(Asked(task, row, 0, 0), self._style, "canonical")}
+            return {question(Asked(task, row, 0, 0), self._style, self._writing)}
         conditions = conditions_text(task, row.conditions, complete=row.answer is None)
         # A piece reads otherwise at the beginning of a material than inside it.
-        pieces = row.material.parts if self._order == "canonical" else row.material.source_parts
+        pieces = self._writing.pieces(row.material)
         shown = [*pieces, *(f"{_COMPANY} {piece}" for piece in pieces)] if len(pieces) > 1 else pieces
         return {
             self._style.render(task, piece, wording=wording, conditions=conditions, evidence=" ".join(row.evidence))

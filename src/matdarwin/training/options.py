@@ -44,6 +44,13 @@ class Prompting(Part):
     order: Literal["canonical", "source", "permuted"] = Field(
         default="canonical", description="Order of the elements; permuted: drawn anew for each row and epoch."
     )
+    amounts: Literal["formula", "percent"] = Field(
+        default="formula",
+        # Not written where it is the default, see Optimising.
+        exclude_if=lambda amounts: amounts == "formula",
+        description="Amounts of the elements: as the formula has them, or as per cent of all atoms to two decimals, which "
+        "is shorter for alloys given in long fractions.",
+    )
 
 
 class Splitting(Part):
