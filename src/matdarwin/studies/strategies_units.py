@@ -90,6 +90,8 @@ class Size:
             "sampling": {"rule": "equal"},
             "optimising.examples": self.examples,
             "optimising.batch_size": self.batch_size,
+            # A model of many tasks treats all of them alike, so those of one task must not be favoured.
+            "overrides": {},
         }
         return [*(f"{key}={json.dumps(value)}" for key, value in shared.items()), *self.more]
 
