@@ -24,7 +24,6 @@ from matdarwin.evaluation.features import FEATURE_VERSION
 from matdarwin.evaluation.metrics import FoldScore, score_classification, score_regression
 from matdarwin.evaluation.protocol import COVERAGE, score_task
 from matdarwin.language.prompts import style
-from matdarwin.language.writing import Writing
 from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models.base import device_and_dtype, find_base
 from matdarwin.models.checkpoint import Checkpoint
@@ -329,7 +328,7 @@ def _predictor(checkpoint: Checkpoint, recipe: Recipe) -> Predictor:
     return Predictor(
         checkpoint.model(number_format).to(device), checkpoint.tokenizer(), tasks=checkpoint.card.tasks,
         style=style(taught.style), name=checkpoint.name, views=asked.views, batch_size=asked.batch_size, prune=asked.prune,
-        sure_end=0.0, wording=taught.wordings[0] if taught.wordings else None, writing=Writing(taught.order, taught.amounts),
+        sure_end=0.0, wording=taught.wordings[0] if taught.wordings else None, writing=taught.writing(),
     )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from matdarwin.data.sampling import Sampling
 from matdarwin.language.answers import format_answer, grid
 from matdarwin.language.prompts import Asked, Encoded, Encoder, Style, conditions_text, question
 from matdarwin.language.soft import Softener
-from matdarwin.language.writing import Writing
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.options import Prompting
 from matdarwin.training.scales import deviation
@@ -59,7 +58,7 @@ class Feed:
         self._tasks = {task.id: task for task in tasks}
         self._rows = rows
         self._encoder, self._style = encoder, style
-        self._writing = Writing(prompting.order, prompting.amounts)
+        self._writing = prompting.writing()
         # Free text has no wordings; every number would do.
         self._wordings = {
             name: (prompting.wordings or (style.wording_of(self._tasks[name]),)) if name in self._tasks else (0,)

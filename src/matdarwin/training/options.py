@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from matdarwin.data.sampling import Sampling
 from matdarwin.data.sources import DataError
 from matdarwin.data.texts import check
+from matdarwin.language.writing import Amounts, Order, Writing
 
 _Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -41,16 +42,20 @@ class Prompting(Part):
     wordings: tuple[int, ...] = Field(
         default=(), description="Wordings to draw from, by index; empty: the style's own."
     )
-    order: Literal["canonical", "source", "permuted"] = Field(
+    order: Order = Field(
         default="canonical", description="Order of the elements; permuted: drawn anew for each row and epoch."
     )
-    amounts: Literal["formula", "percent"] = Field(
+    amounts: Amounts = Field(
         default="formula",
         # Not written where it is the default, see Optimising.
         exclude_if=lambda amounts: amounts == "formula",
         description="Amounts of the elements: as the formula has them, or as per cent of all atoms to two decimals, which "
         "is shorter for alloys given in long fractions.",
     )
+
+    def writing(self) -> Writing:
+        """How materials are written."""
+        return Writing(self.order, self.amounts)
 
 
 class Splitting(Part):

@@ -16,7 +16,6 @@ from matdarwin.data.leakage import Split
 from matdarwin.data.negative import negatives, reasons
 from matdarwin.data.sampling import Sampling
 from matdarwin.language.prompts import Encoder, Style
-from matdarwin.language.writing import Writing
 from matdarwin.models.base import Base, as_dtype, device_and_dtype
 from matdarwin.models.checkpoint import TaskCard
 from matdarwin.models.decoding import SURE_END
@@ -64,7 +63,7 @@ class Run:
         return Predictor(
             model, self.tokenizer, tasks=self.cards, style=self.style, name=self.name,
             views=views, batch_size=asked.batch_size, prune=asked.prune, sure_end=sure_end,
-            wording=taught.wordings[0] if taught.wordings else None, writing=Writing(taught.order, taught.amounts),
+            wording=taught.wordings[0] if taught.wordings else None, writing=taught.writing(),
         )  # fmt: skip
 
     @property
