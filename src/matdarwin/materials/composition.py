@@ -78,7 +78,10 @@ def amounts_of(material: Material) -> dict[str, float]:
     """
     amounts: dict[str, float] = {}
     for part in material.parts:
-        symbol, amount = split_part(part)
+        try:
+            symbol, amount = split_part(part)
+        except ValueError as error:
+            raise ValueError(f"{part!r} in {material.text!r} is no element with its amount") from error
         amounts[symbol] = amounts.get(symbol, 0.0) + float(amount)
     return amounts
 
