@@ -15,9 +15,11 @@ from matdarwin.materials.elements import ELECTRONEGATIVITY
 
 SYMBOLS = sorted(ELECTRONEGATIVITY)
 parts = st.tuples(st.sampled_from(SYMBOLS), st.integers(1, 999_999) | st.integers(1, 12))
-formulas = st.lists(parts, min_size=1, max_size=8).map(
-    lambda found: "".join(symbol + (str(amount) if amount > 1 else "") for symbol, amount in found)
-)
+formulas = (
+    st.lists(parts, min_size=1, max_size=8)
+    .map(lambda found: "".join(symbol + (str(amount) if amount > 1 else "") for symbol, amount in found))
+    .filter(lambda formula: "II" not in formula)
+)  # FeII may mean an oxidation state, and is refused
 
 
 def whole(formula: str) -> Material:
@@ -50,7 +52,7 @@ def test_ties_are_rounded_to_even_in_both(amounts: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "NaN", "Fe0.5O", "Fe(OH)3", "Fe2 O3", "Fe02", "Fe0", "fe", "Xx2", "H7DO3", "Fe1000000", "Fe\u0662", "CuSO4·5H2O", "C" * 201],
+    ["", "NaN", "Fe0.5O", "Fe(OH)3", "Fe2 O3", "Fe02", "Fe0", "fe", "Xx2", "H7DO3", "Fe1000000", "Fe\u0662", "CuSO4·5H2O", "C" * 201, "FeIII2O3"],
 )  # fmt: skip
 def test_what_is_not_plain_is_left_to_the_parser(text: str) -> None:
     assert plain.amounts(text) is None

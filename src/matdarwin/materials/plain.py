@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from matdarwin.materials.elements import ELECTRONEGATIVITY, canonical_order
 from matdarwin.materials.material import Material
-from matdarwin.materials.refusals import MISSING
+from matdarwin.materials.refusals import MISSING, bare_numeral
 
 _PLAIN = re.compile(r"(?:[A-Z][a-z]?(?:[1-9]\d{0,5})?)+", re.ASCII)
 _PART = re.compile(r"([A-Z][a-z]?)(\d*)", re.ASCII)
@@ -25,7 +25,7 @@ def amounts(formula: str) -> dict[str, int] | None:
     Args:
         formula: The text, without blanks around it.
     """
-    if len(formula) > _LONGEST or formula in MISSING or not _PLAIN.fullmatch(formula):
+    if len(formula) > _LONGEST or formula in MISSING or not _PLAIN.fullmatch(formula) or bare_numeral(formula):
         return None
     found: dict[str, int] = {}
     for symbol, amount in _PART.findall(formula):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 import unicodedata
 
@@ -24,6 +25,12 @@ MISSING = frozenset({spelt for word in _MISSING_WORDS for spelt in (word, word.u
 is a compound of indium. NaN and INF could be formulas too, but hardly ever are."""
 SPACE = " \t\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 TRIM = SPACE + "\r\n\v\f"
+_NUMERAL = re.compile(rf"(?<=[A-Za-z0-9)\]}}{SPACE}])V?II+(?![a-z])")
+
+
+def bare_numeral(text: str) -> re.Match[str] | None:
+    """Roman numeral behind a symbol (`FeIII2O3`); one I or V may well be an element, but no formula has iodine twice running."""
+    return _NUMERAL.search(text) if "II" in text else None
 
 
 def quote(token: str) -> str:

@@ -17,6 +17,7 @@ from matdarwin.materials.refusals import (
     SPACE,
     TRIM,
     UPPER,
+    bare_numeral,
     fault,
     quote,
     strange,
@@ -31,6 +32,7 @@ MAX_AMOUNT = Decimal(1_000_000_000)
 _DOTS = frozenset("·•⋅∙*")
 _SOLVATES = ("H2O", "H₂O", "(H2O)", "(H₂O)", "NH3", "NH₃", "HCl")
 _ROMAN = frozenset({"I", "II", "III", "IV", "V", "VI", "VII", "VIII"})
+_OXIDATION_STATE = "an oxidation state; leave it out (for iodine or vanadium write I2 or V2"
 _ANIONS = frozenset({"H", "N", "O", "F", "S", "Cl", "Se", "Br", "Te", "I"})
 """What the first part of a salt or hydrate ends in; alloys, where decimals are common, hardly ever end a part so."""
 _MOST_PARTS = 24
@@ -104,7 +106,7 @@ def scan(text: str) -> list[Token]:
                 raise fault(text, empty, start.position, "is a bracket with nothing in it; delete it")
             if _is_oxidation_state(tokens, start):
                 state = text[start.position : at + 1]
-                says = "is an oxidation state; leave it out (for iodine or vanadium write I2 or V2 without a bracket)"
+                says = f"is {_OXIDATION_STATE} without a bracket)"
                 raise fault(text, state, start.position, says)
             tokens.append(Token("close", char, at))
             at += 1
@@ -126,6 +128,9 @@ def scan(text: str) -> list[Token]:
     last = tokens[-1]
     if last.kind == "dot":
         raise fault(text, last.text, last.position, "joins two formulas, and none stands after it")
+    numeral = bare_numeral(text[:size])
+    if numeral is not None:
+        raise fault(text, numeral[0], numeral.start(), f"looks like {_OXIDATION_STATE})")
     _refuse_joined(text, tokens)
     return tokens
 
