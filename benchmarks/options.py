@@ -1,11 +1,12 @@
 """What each way to save work is worth in training: the loop as it is, and with one thing taken away or added at a time.
 
 The default base model on the rows of expt_gap's fold 0 training set, full fine-tuning in batches of 32, in one process. All
-settings take turns, round by round, each with the model as it begins and the same batches; the first step of a turn only
-warms up. Rates are medians over all timed steps.
-Writes results/bench/options.json.
+settings take turns, round by round, each with the model as it begins and the same batches; the first steps of a turn only
+warm up. Rates are medians over all timed steps. On a GPU everything but "fp32" is in bf16, as training is there, and the
+greatest memory of each setting is told too.
+Writes results/bench/options.json, or options-cuda.json on a GPU.
 
-    python benchmarks/options.py            # a quarter of an hour on two cores with nothing else to do
+    python benchmarks/options.py            # a quarter of an hour on two cores with nothing else to do, some minutes on a GPU
     python benchmarks/options.py --quick    # one small step of everything; writes no result
 """
 
@@ -19,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,25 @@ from matdarwin.training import batches
 from matdarwin.training.loop import Loop
 from matdarwin.training.words import UsedWords
 
-OUT = Path("results/bench/options.json")
 STYLES = ("compact", "alpaca")
-BATCH, STEPS, ROUNDS = 32, 3, 3
+BATCH = 32
+CUDA = torch.device("cuda")
 
 Rows = Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is run: rows a batch, steps that only warm up, steps that are timed, rounds."""
+
+    batch: int
+    warm: int
+    steps: int
+    rounds: int
+
+
+SIZES = {"cpu": Size(BATCH, 1, 3, 3), "cuda": Size(BATCH, 5, 20, 2)}
+QUICK = Size(2, 1, 1, 1)
 
 
 @contextmanager
@@ -69,7 +84,7 @@ def everywhere() -> Any:
 
     def collate(*given: Any, **options: Any) -> Any:
         batch = batches.collate(*given, **options)
-        places = torch.arange(len(batch.ids))
+        places = torch.arange(len(batch.ids), device=batch.ids.device)
         return replace(batch, judged=places, targets=batch.ids, digits=torch.zeros_like(places, dtype=torch.bool))
 
     return patch("matdarwin.training.loop.collate", collate)
@@ -98,13 +113,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+def settings(device: torch.device) -> dict[str, dict[str, Any]]:
+    """The settings of a device: a GPU trains in bf16, so that there fp32 is what is changed."""
+    if device != CUDA:
+        return SETTINGS
+    found = {name: {"autocast": torch.bfloat16, **one} for name, one in SETTINGS.items() if name != "bf16 autocast"}
+    return found | {"fp32": {}}
+
+
 def turn(
-    base: Path, rows: Sequence[Rows], vocabulary: Sequence[int], *, around: Callable[[], Any] = as_it_is,
-    shuffled: bool = False, embeddings: str = "used", autocast: Any = None, options: dict[str, Any] | None = None,
+    base: Path, rows: Sequence[Rows], vocabulary: Sequence[int], device: torch.device, warm: int, *,
+    around: Callable[[], Any] = as_it_is, shuffled: bool = False, embeddings: str = "used", autocast: Any = None,
+    options: dict[str, Any] | None = None,
 ) -> list[float]:  # fmt: skip
-    """Train one model in one setting: seconds of each step after the first."""
+    """Train one model in one setting: seconds of each step after those that warm up."""
     given = shuffled_rows(rows) if shuffled else rows
-    model = load_model(base, dtype=torch.float32)
+    model = load_model(base, dtype=torch.float32).to(device)
     words = UsedWords(model, vocabulary) if embeddings == "used" else None
     if embeddings == "frozen":
         model.get_input_embeddings().requires_grad_(False)
@@ -116,8 +140,10 @@ def turn(
         for batch in given:
             began = time.perf_counter()
             loop.step(batch)
+            if device == CUDA:
+                torch.cuda.synchronize()
             seconds.append(time.perf_counter() - began)
-    return seconds[1:]
+    return seconds[warm:]
 
 
 def shuffled_rows(rows: Sequence[Rows]) -> list[Rows]:
@@ -127,18 +153,29 @@ def shuffled_rows(rows: Sequence[Rows]) -> list[Rows]:
     return [all_rows[start : start + size] for start in range(0, len(all_rows), size)]
 
 
-def measure(style: str, size: int, steps: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Rows a second of each setting."""
-    feed = feed_of(style, size)
-    rows = list(itertools.islice(feed.batches(), 1 + steps))
-    run = partial(turn, find_base(DEFAULT_BASE).folder, rows, feed.vocabulary())
-    seconds: dict[str, list[float]] = {name: [] for name in SETTINGS}
-    for number in range(rounds):
-        for name, setting in SETTINGS.items():
+def measure(style: str, size: Size, device: torch.device) -> dict[str, dict[str, Any]]:
+    """Rows a second of each setting, and on a GPU its greatest memory in GiB."""
+    feed = feed_of(style, size.batch)
+    rows = list(itertools.islice(feed.batches(), size.warm + size.steps))
+    run = partial(turn, find_base(DEFAULT_BASE).folder, rows, feed.vocabulary(), device, size.warm)
+    seconds: dict[str, list[float]] = {name: [] for name in settings(device)}
+    peaks: dict[str, float] = {}
+    for number in range(size.rounds):
+        for name, setting in settings(device).items():
+            if device == CUDA:
+                torch.cuda.reset_peak_memory_stats()
             later = run(**setting)
             seconds[name] += later
-            print(f"{style}, round {number + 1}: {name}: {size / statistics.median(later):.1f} rows/s", flush=True)
-    return {name: {"rows_per_second": round(size / statistics.median(found), 2)} for name, found in seconds.items()}
+            if device == CUDA:
+                peaks[name] = torch.cuda.max_memory_allocated() / 2**30
+            print(
+                f"{style}, round {number + 1}: {name}: {size.batch / statistics.median(later):.1f} rows/s", flush=True
+            )
+    return {
+        name: {"rows_per_second": round(size.batch / statistics.median(found), 2)}
+        | ({"peak_gib": round(peaks[name], 2)} if name in peaks else {})
+        for name, found in seconds.items()
+    }
 
 
 def main() -> None:
@@ -146,8 +183,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one small step of everything; writes no result")
     given = parser.parse_args()
-    size, steps, rounds = (2, 1, 1) if given.quick else (BATCH, STEPS, ROUNDS)
-    found = {style: measure(style, size, steps, rounds) for style in STYLES}
+    device = CUDA if torch.cuda.is_available() else torch.device("cpu")
+    size = QUICK if given.quick else SIZES[device.type]
+    found = {style: measure(style, size, device) for style in STYLES}
     summary = {
         style: {
             name: round(one["rows_per_second"] / rates["as it is"]["rows_per_second"], 3) for name, one in rates.items()
@@ -157,7 +195,8 @@ def main() -> None:
     if given.quick:
         print(json.dumps(summary, indent=1))
         return
-    write(OUT, {"summary": summary, "settings": found, "batch": size, "steps": steps, "rounds": rounds})
+    out = Path("results/bench") / ("options-cuda.json" if device == CUDA else "options.json")
+    write(out, {"summary": summary, "settings": found, "batch": size.batch, "steps": size.steps, "rounds": size.rounds})
 
 
 if __name__ == "__main__":

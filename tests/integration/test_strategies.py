@@ -65,10 +65,10 @@ def test_a_finished_unit_is_skipped_and_a_killed_one_is_run_again(size: Size, mo
 
     monkeypatch.setattr(strategies_units, "score_task", killed)
     with pytest.raises(KeyboardInterrupt):
-        strategies.run(size, only=unit.id)
+        strategies.run(size, only=[unit.id])
     assert not unit.path(size).exists() and not finished(unit, size)
     monkeypatch.setattr(strategies_units, "score_task", score_task)
-    assert strategies.run(size, only=unit.id) == []
+    assert strategies.run(size, only=[unit.id]) == []
     assert finished(unit, size)
     before = unit.path(size).read_bytes()
     result = UnitResult.model_validate_json(before)
@@ -81,7 +81,7 @@ def test_a_finished_unit_is_skipped_and_a_killed_one_is_run_again(size: Size, mo
         raise AssertionError("a finished unit was run again")
 
     monkeypatch.setattr(strategies, "run_unit", never)
-    assert strategies.run(size, only=unit.id) == [] and unit.path(size).read_bytes() == before
+    assert strategies.run(size, only=[unit.id]) == [] and unit.path(size).read_bytes() == before
     summary = read_summary(size.folder)
     assert summary is not None and summary.missing["base_st"] == ["tiny_metal"] and not summary.complete
     assert (size.folder / "figure2.png").is_file()
@@ -136,15 +136,15 @@ def test_one_failing_unit_does_not_stop_the_others(size: Size, monkeypatch: pyte
         return run_unit(unit, *args, **options)
 
     monkeypatch.setattr(strategies, "run_unit", failing)
-    assert strategies.run(size, only="random_st") == ["random-st.tiny_gap: the loss is nan"]
+    assert strategies.run(size, only=["random_st"]) == ["random-st.tiny_gap: the loss is nan"]
     assert finished(Unit("random-st", "tiny_metal"), size) and not finished(Unit("random-st", "tiny_gap"), size)
 
 
 def test_no_unit_begins_that_would_end_too_late(size: Size) -> None:
-    assert strategies.run(size, only="base-mt", minutes=0) == []
+    assert strategies.run(size, only=["base-mt"], minutes=0) == []
     assert not Unit("base-mt").path(size).exists()
     with pytest.raises(ValueError, match="of the strategies rivals, base-st"):
-        strategies.run(size, only="base-sst")
+        strategies.run(size, only=["base-sst"])
 
 
 def test_rivals_see_the_rows_that_the_models_see(size: Size) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,31 +57,39 @@ def sync_all(folder: Path) -> None:
 
 
 @contextmanager
-def held(lock: Path, holder: Path, *, remove: bool = False) -> Iterator[None]:
+def held(
+    lock: Path, holder: Path, *, remove: bool = False, waiting: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Hold a lock against other processes; it goes with the process, however that ends.
 
     Args:
         lock: The file that is locked.
         holder: A file that names the process.
         remove: Leave no lock file behind.
+        waiting: Wait for another process that holds it; called with its name first. None: do not wait.
 
     Raises:
-        HeldError: Another process holds it.
+        HeldError: Another process holds it, and there is no waiting for it.
         OSError: The folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
     own = FileLock(str(lock))
     try:
-        own.acquire(timeout=0)
+        try:
+            own.acquire(timeout=0)
+        except Timeout:
+            if waiting is None:
+                raise
+            waiting(_named(holder))
+            own.acquire()
         if not lock.exists():
             # Its last holder finished, and took the file away, between our opening and our locking it.
             raise Timeout(str(lock))
         holder.write_text(f"process {os.getpid()}", encoding="utf-8")
     except Timeout:
         own.release()
-        who = holder.read_text(encoding="utf-8") if holder.is_file() else "an unnamed process"
-        raise HeldError(who) from None
+        raise HeldError(_named(holder)) from None
     except OSError:
         own.release()
         raise
@@ -92,3 +100,11 @@ def held(lock: Path, holder: Path, *, remove: bool = False) -> Iterator[None]:
         if remove:
             lock.unlink(missing_ok=True)
         own.release()
+
+
+def _named(holder: Path) -> str:
+    """The process that a lock's holder names; it may finish, and take its name away, at any moment."""
+    try:
+        return holder.read_text(encoding="utf-8") or "an unnamed process"
+    except FileNotFoundError:
+        return "an unnamed process"

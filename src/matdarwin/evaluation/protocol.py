@@ -81,6 +81,10 @@ def evaluate(
         if all(_usable(paths[task.id, fold], baselines=baselines, coverage=coverage) for task in scored):
             report.say(f"fold {fold}: read from {', '.join(str(paths[task.id, fold]) for task in scored)}")
             continue
+        if all(_usable(paths[task.id, fold], baselines=False, coverage=coverage) for task in scored):
+            # Scored before without its rivals, maybe on another machine: the model is not needed for them.
+            _add_rivals(_of_fold(recipe, fold), tasks, {task.id: paths[task.id, fold] for task in scored}, report)
+            continue
         checkpoint = train(_of_fold(recipe, fold), tasks=tasks, report=report, allow_leak=allow_leak)
         for result in _score(
             checkpoint, _of_fold(recipe, fold), tasks, baselines=baselines, report=report, coverage=coverage
@@ -108,6 +112,35 @@ def _usable(path: Path, *, baselines: bool, coverage: float) -> bool:
         return False
     result = _read(path)
     return result.coverage == coverage and (bool(result.baselines) or not baselines)
+
+
+def _add_rivals(recipe: Recipe, tasks: Sequence[Task], paths: Mapping[str, Path], report: Report) -> None:
+    """Fit the rivals of folds that were scored without them, on the rows that the recipe's hash stands for."""
+    split = split_of(recipe, tasks)
+    for name, path in paths.items():
+        task, found = next(task for task in tasks if task.id == name), _read(path)
+        if {answer.row for answer in found.answers} != {row.row for row in split.test[name]}:
+            raise EvaluationError(
+                f"{path} has answers to other rows of {name} than this version tests; remove it and train again"
+            )
+        report.say(f"fold {recipe.fold}: fitting the rivals of {name}; the model was scored before")
+        scores, seconds = _rivals(task, split, recipe)
+        results.write(found.model_copy(update={"baselines": scores, "baseline_seconds": seconds}), path)
+
+
+def _rivals(task: Task, split: Split, recipe: Recipe) -> tuple[dict[str, FoldScore], dict[str, float]]:
+    """Scores of the classical models on a task's test rows, and the seconds each took."""
+    test, usable = split.test[task.id], _usable_rows(split, task)
+    made = fit_predict(task, usable, test, seed=recipe.seed, cache=sources.cache() / "features")
+    return (
+        {name: _rival(task, test, rival, usable, recipe.fold) for name, rival in made.items()},
+        {name: round(rival.seconds, 2) for name, rival in made.items()},
+    )
+
+
+def _usable_rows(split: Split, task: Task) -> list[Example]:
+    """All rows that a model of the task could use in any way."""
+    return [*split.train[task.id], *split.validation[task.id], *split.calibration[task.id]]
 
 
 def _refuse_other_recipe(task: Task, recipe: Recipe) -> None:
@@ -232,7 +265,7 @@ def score_task(
     answers = predictor.distributions(task, test, wording=wording, progress=lambda done, total: report.step(done, ""))
     seconds = time.perf_counter() - began
     calibration = predictor.calibrations.get(task.id)
-    usable = [*split.train[task.id], *split.validation[task.id], *split.calibration[task.id]]
+    usable = _usable_rows(split, task)
     scores = _ways(task, test, answers, calibration, checkpoint, usable, recipe.fold, coverage)
     groups = {}
     if task.kind == "regression" and "band gap" in task.quantities:
@@ -249,7 +282,7 @@ def score_task(
                     recipe.fold,
                     coverage,
                 )
-    rivals = fit_predict(task, usable, test, seed=recipe.seed, cache=sources.cache() / "features") if baselines else {}
+    rivals, rival_seconds = _rivals(task, split, recipe) if baselines else ({}, {})
     assert recipe.fold is not None
     return FoldResult(
         task=task.id, strategy=recipe.name, fold=recipe.fold, seed=recipe.seed, folds=recipe.split.folds,
@@ -263,8 +296,7 @@ def score_task(
         },
         coverage=coverage, scores=scores, groups=groups, knowledge=recipe.knowledge(),
         leaky=bool(checkpoint.card.training.get("leaky")),
-        baselines={name: _rival(task, test, rival, usable, recipe.fold) for name, rival in rivals.items()},
-        baseline_seconds={name: round(rival.seconds, 2) for name, rival in rivals.items()},
+        baselines=rivals, baseline_seconds=rival_seconds,
         answers=[_answer(task, e, a, calibration, coverage) for e, a in zip(test, answers, strict=True)],
         machine=machine(),
     )  # fmt: skip

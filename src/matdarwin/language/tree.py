@@ -26,6 +26,7 @@ class AnswerTree:
         child_tokens: Their tokens, in the same order.
         answer: Index of the answer that ends at a node [n], or -1.
         ends: Whether a node's only continuation is the terminator [n].
+        alphabet: Token ids that any answer is made of, rising.
         forced: Nodes below the root that every answer passes, in order (such as the leading space).
         size: Number of answers.
     """
@@ -50,6 +51,7 @@ class AnswerTree:
             answer[node] = index
         self.size = len(sequences)
         self.tokens: NDArray[np.int64] = np.array(tokens, dtype=np.int64)
+        self.alphabet: NDArray[np.int64] = np.unique(self.tokens[1:])
         self.parents: NDArray[np.int64] = np.array(parents, dtype=np.int64)
         self.answer: NDArray[np.int64] = np.array(answer, dtype=np.int64)
         self.children: list[NDArray[np.int64]] = [np.fromiter(c.values(), np.int64, len(c)) for c in children]

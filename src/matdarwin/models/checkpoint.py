@@ -254,8 +254,12 @@ def _recover(final: Path, old: Path) -> None:
 
 
 @contextmanager
-def hold(name: str) -> Iterator[None]:
+def hold(name: str, *, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold a checkpoint's name against other runs; the lock goes with the process, however it ends.
+
+    Args:
+        name: The checkpoint's name.
+        waiting: Wait for another run that holds it; called with its process first. None: do not wait.
 
     Raises:
         CheckpointError: Another run holds it (its process is named), or the folder cannot be written.
@@ -264,7 +268,7 @@ def hold(name: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(disk.held(root / f".{name}.lock", root / f".{name}.holder"))
+            stack.enter_context(disk.held(root / f".{name}.lock", root / f".{name}.holder", waiting=waiting))
             _recover(root / name, root / f".{name}.old")
         except disk.HeldError as error:
             raise CheckpointError(f"{root / name} is held by another run ({error}); wait for it or stop it") from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,14 +27,21 @@ _PROBED_ENDS = 2
 SURE_END = 0.999
 """Probability of the terminator from which on an end counts as sure."""
 
-_PASS_COST = 48
-"""What a forward pass costs beside its tokens, in tokens: the weights are read once more, whatever their number."""
-
 MOST_NODES = 1024
 """Most nodes of one row in a forward pass; a wider level takes several."""
 
-_MOST_TOKENS = 2048
-"""Most tokens in a forward pass; their logits over the whole vocabulary must fit into memory."""
+
+class _Passes(NamedTuple):
+    """What a forward pass costs beside its tokens, in tokens, and the most tokens in one."""
+
+    cost: int
+    most: int
+
+
+_ON_CPU = _Passes(cost=48, most=2048)
+"""The weights are read once more, whatever the number of tokens; logits over the whole vocabulary must fit into memory."""
+_ON_GPU = _Passes(cost=2048, most=4096)
+"""Some thousand kernels are started one by one, in which time a GPU could do thousands of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,17 @@ class Row:
     assumed: float = 0.0
 
 
+class _Chosen:
+    """Log-probabilities of the tokens that answers are made of [nodes, tokens], to be had by node and token id."""
+
+    def __init__(self, values: NDArray[np.float32], alphabet: NDArray[np.int64]) -> None:
+        self._values, self._alphabet = values, alphabet
+
+    def __getitem__(self, at: tuple[Any, Any]) -> Any:
+        nodes, tokens = at
+        return self._values[nodes, np.searchsorted(self._alphabet, tokens)]
+
+
 class Decoder:
     """Walks answer trees with one model.
 
@@ -88,6 +106,8 @@ class Decoder:
         self._sure_end = sure_end
         self._prefixes: dict[tuple[int, ...], list[tuple[Any, Any]]] = {}
         self._cache = RowCache(0)
+        device = getattr(model, "device", None)
+        self._passes = _ON_GPU if device is not None and device.type == "cuda" else _ON_CPU
 
     @torch.inference_mode()
     def distributions(
@@ -121,7 +141,7 @@ class Decoder:
         rows, cache = self._start(prompts, shared, tree, exact=bool(labels))
         while open_rows := [row for row in rows if row.frontier or row.ends]:
             running = {row.index: self._next(row)[:MOST_NODES] for row in open_rows}
-            for group in _groups(open_rows, [len(running[row.index]) for row in open_rows]):
+            for group in _groups(open_rows, [len(running[row.index]) for row in open_rows], self._passes):
                 self._advance(group, [running[row.index] for row in group], cache, tree)
         return [self._finish(row, values, labels) for row in rows]
 
@@ -141,7 +161,7 @@ class Decoder:
         if shared:
             cache.lend(self._prefix(shared))
         rows = [Row(index=r, base=len(shared) + len(rest), exact=exact) for r, rest in enumerate(rests)]
-        for group in _groups(rows, [len(rest) for rest in rests]):
+        for group in _groups(rows, [len(rest) for rest in rests], self._passes):
             indices = [row.index for row in group]
             width = max(len(rests[r]) for r in indices)
             total = cache.aim(indices, width, self._model.device)
@@ -153,13 +173,14 @@ class Decoder:
             ahead = np.tril(np.ones((width, total), dtype=np.bool_), len(shared))
             mask = np.broadcast_to(ahead, (len(group), 1, width, total)).copy()
             keep = 1 + len(forced) + width - min(len(rests[r]) for r in indices)
-            logps = self._forward(ids, positions, mask, cache, keep=keep)
+            logps = self._forward(ids, positions, mask, cache, tree, keep=keep)
             cache.keep(indices, [len(rests[r]) for r in indices])
             for k, row in enumerate(group):
                 first = keep - width + len(rests[row.index]) - 1 - len(forced)
-                logp = sum(float(logps[k, first + i, token]) for i, token in enumerate(forced))
+                said = _Chosen(logps[k, first:], tree.alphabet)
+                logp = sum(float(said[i, token]) for i, token in enumerate(forced))
                 root = Node(tree.forced[-1] if tree.forced else 0, logp, (), row.base - 1)
-                self._open(row, [root], logps[k, first + len(forced)][None], tree)
+                self._open(row, [root], _Chosen(logps[k, first + len(forced) :], tree.alphabet), tree)
         return rows, cache
 
     def _advance(self, group: list[Row], running: list[list[Node]], cache: RowCache, tree: AnswerTree) -> None:
@@ -177,15 +198,16 @@ class Decoder:
                 ids[r, k] = tree.tokens[node.node]
                 positions[r, k] = node.position
                 mask[r, 0, k, [*node.path, before[r] + k]] = True
-        logps = self._forward(ids, positions, mask, cache, keep=width)
+        logps = self._forward(ids, positions, mask, cache, tree, keep=width)
         cache.keep(indices, [len(nodes) for nodes in running])
         for r, (row, nodes) in enumerate(zip(group, running, strict=True)):
+            said = _Chosen(logps[r], tree.alphabet)
             if row.frontier:
                 row.frontier = row.frontier[len(nodes) :]
                 run = [Node(n.node, n.logp, (*n.path, before[r] + k), n.position) for k, n in enumerate(nodes)]
-                self._open(row, run, logps[r], tree)
+                self._open(row, run, said, tree)
             else:
-                self._close(row, nodes, logps[r], tree)
+                self._close(row, nodes, said, tree)
 
     def _next(self, row: Row) -> list[Node]:
         """The nodes of a row to run now: its frontier; after that its ends, where many only the likeliest few."""
@@ -244,8 +266,8 @@ class Decoder:
 
     # -- the model -----------------------------------------------------------------------------------------
 
-    def _forward(self, ids: Any, positions: Any, mask: Any, cache: Any, *, keep: int) -> Any:
-        """Log-probabilities of what follows each of the last `keep` tokens [rows, keep, vocabulary]."""
+    def _forward(self, ids: Any, positions: Any, mask: Any, cache: Any, tree: AnswerTree, *, keep: int) -> Any:
+        """Log-probabilities, after each of the last `keep` tokens, of those that answers are made of [rows, keep, alphabet]."""
         device = self._model.device
         out = self._model(
             input_ids=torch.from_numpy(ids).to(device),
@@ -255,7 +277,9 @@ class Decoder:
             use_cache=True,
             logits_to_keep=keep,
         )
-        return torch.log_softmax(out.logits.float(), dim=-1).cpu().numpy()
+        logps = torch.log_softmax(out.logits.float(), dim=-1)
+        # A dozen columns of fifty thousand, so that from a GPU little has to be brought.
+        return logps[..., torch.from_numpy(tree.alphabet).to(device)].cpu().numpy()
 
     def _prefix(self, shared: list[int]) -> list[tuple[Any, Any]]:
         """Keys and values of a shared prefix, by layer; computed once."""
@@ -289,7 +313,7 @@ def _answer(tree: AnswerTree, end: Node) -> int:
     return int(tree.answer[tree.children[end.node][0]])
 
 
-def _groups(rows: list[Row], counts: list[int]) -> list[list[Row]]:
+def _groups(rows: list[Row], counts: list[int], passes: _Passes) -> list[list[Row]]:
     """Part rows into groups for one pass each, at the least cost of padding and passes together."""
     order = np.argsort(counts, kind="stable")
     rising = np.array(counts)[order]
@@ -298,7 +322,7 @@ def _groups(rows: list[Row], counts: list[int]) -> list[list[Row]]:
     begin = np.zeros(len(order) + 1, dtype=np.int64)
     for i in range(1, len(order) + 1):
         tokens = (i - np.arange(i)) * rising[i - 1]
-        options = cost[:i] + np.where((tokens <= _MOST_TOKENS) | (np.arange(i) == i - 1), tokens + _PASS_COST, np.inf)
+        options = cost[:i] + np.where((tokens <= passes.most) | (np.arange(i) == i - 1), tokens + passes.cost, np.inf)
         begin[i] = int(np.argmin(options))
         cost[i] = options[begin[i]]
     groups = []

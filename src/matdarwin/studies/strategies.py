@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from typing import Any
 
 from matdarwin.data.sources import DataError
 from matdarwin.models.base import BaseModelError
 from matdarwin.models.checkpoint import CheckpointError
 from matdarwin.studies.strategies_figure import draw
-from matdarwin.studies.strategies_plan import costs, plan, seconds_of, units_of
+from matdarwin.studies.strategies_plan import costs, plan, seconds_of, side_by_side, units_of
 from matdarwin.studies.strategies_summary import read_units, summarise, write_summary
 from matdarwin.studies.strategies_units import (
     FULL,
@@ -57,7 +61,9 @@ class Lines:
         """Nothing: the metrics of a run stand in its checkpoint."""
 
 
-def run(size: Size, *, only: str | None = None, minutes: float | None = None, keep: bool = False) -> list[str]:
+def run(
+    size: Size, *, only: Sequence[str] = (), minutes: float | None = None, keep: bool = False, jobs: int = 1
+) -> list[str]:
     """Run the units that are not finished, and rebuild the summary after each.
 
     Args:
@@ -65,20 +71,22 @@ def run(size: Size, *, only: str | None = None, minutes: float | None = None, ke
         only: STRATEGY or STRATEGY.TASK: these units alone.
         minutes: Begin no unit that would, by its estimate, end later than so many minutes from now.
         keep: Keep checkpoints of single tasks.
+        jobs: Units at a time, each in a process of its own: models this small leave a GPU idle for most of a step.
 
     Returns:
         What went wrong, a line for each unit that failed.
 
     Raises:
-        ValueError: `only` means no unit.
+        ValueError: `only` means no unit, or `minutes` is given with several jobs, whose time cannot be foreseen.
     """
     began = time.monotonic()
     report = Lines()
     by_task = costs(size)
-    units = [unit for unit in units_of(by_task) if unit.chosen(only)]
-    if not units:
-        known = ", ".join(dict.fromkeys(unit.strategy for unit in units_of(by_task)))
-        raise ValueError(f"--only {only}: no unit; give STRATEGY or STRATEGY.TASK, of the strategies {known}")
+    units = _chosen(units_of(by_task), only)
+    if jobs > 1:
+        if minutes is not None:
+            raise ValueError("--minutes: only with one job, since the time of several at once cannot be foreseen")
+        return _at_once([unit for unit in side_by_side(units, by_task) if not finished(unit, size)], size, jobs, keep)
     faults = []
     for number, unit in enumerate(units, start=1):
         if finished(unit, size):
@@ -95,6 +103,37 @@ def run(size: Size, *, only: str | None = None, minutes: float | None = None, ke
             report.say(f"{unit.id} failed: {error}")
             continue
         report.say(f"{unit.id} is done in {done.seconds / 60:.1f} minutes; {summary(size)}")
+    return faults
+
+
+def _chosen(units: Sequence[Unit], only: Sequence[str]) -> list[Unit]:
+    for words in only:
+        if not any(unit.chosen(words) for unit in units):
+            known = ", ".join(dict.fromkeys(unit.strategy for unit in units))
+            raise ValueError(f"--only {words}: no unit; give STRATEGY or STRATEGY.TASK, of the strategies {known}")
+    return [unit for unit in units if not only or any(unit.chosen(words) for words in only)]
+
+
+def _at_once(units: Sequence[Unit], size: Size, jobs: int, keep: bool) -> list[str]:
+    """Run units in processes of their own, in their order as processes become free."""
+    report, faults = Lines(), []
+    # Not forked: CUDA does not survive it.
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        waiting = {pool.submit(partial(run_unit, unit, size, Lines(), keep=keep)): unit for unit in units}
+        for number, future in enumerate(as_completed(waiting), start=1):
+            unit = waiting[future]
+            try:
+                done = future.result()
+            except Exception as error:
+                # Whatever it is, the units beside it go on.
+                faults.append(f"{unit.id}: {error if isinstance(error, _FAULTS) else repr(error)}")
+                report.say(f"{unit.id} failed: {error}")
+                continue
+            report.say(f"{number} of {len(units)}: {unit.id} is done in {done.seconds / 60:.1f} minutes")
+    finally:
+        pool.shutdown(cancel_futures=True)
+        report.say(summary(size))
     return faults
 
 
@@ -119,9 +158,14 @@ def main(words: list[str] | None = None) -> None:
     """Run, plan or sum up."""
     parser = argparse.ArgumentParser(prog="python -m matdarwin.studies.strategies", description=__doc__)
     parser.add_argument("what", nargs="?", default="run", choices=["run", "plan", "summary"], help="default: run")
-    parser.add_argument("--only", metavar="STRATEGY[.TASK]", help="these units alone")
+    parser.add_argument(
+        "--only", metavar="STRATEGY[.TASK]", action="append", default=[], help="these units alone; may be repeated"
+    )
     parser.add_argument("--minutes", type=float, help="begin no unit that would end later than this")
     parser.add_argument("--full", action="store_true", help="all rows and more examples, for a GPU")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="units at a time, on a GPU that one does not fill; default: 1"
+    )
     parser.add_argument(
         "--keep", action="store_true", help="keep the checkpoints of single tasks, half a gigabyte each"
     )
@@ -132,7 +176,7 @@ def main(words: list[str] | None = None) -> None:
             print(plan(size, [unit for unit in units_of(costs(size)) if finished(unit, size)]))
         elif given.what == "summary":
             print(summary(size))
-        elif faults := run(size, only=given.only, minutes=given.minutes, keep=given.keep):
+        elif faults := run(size, only=given.only, minutes=given.minutes, keep=given.keep, jobs=given.jobs):
             raise SystemExit("error: " + "\nerror: ".join(faults))
     except KeyboardInterrupt:
         print("stopped; finished units are kept, and the one at work goes on where it stood", file=sys.stderr)

@@ -144,6 +144,19 @@ def units_of(by_task: dict[str, Cost]) -> list[Unit]:
     return [*(Unit(RIVALS, name) for name in order), *cheap, *(Unit(strategy) for strategy in MULTIPLE), *dear]
 
 
+def side_by_side(units: Sequence[Unit], by_task: dict[str, Cost]) -> list[Unit]:
+    """The order for units that run at the same time: the longest first, and last those that an earlier stage is made for.
+
+    Those of all tasks with an earlier stage come before all others, since they train it.
+    """
+
+    def place(unit: Unit) -> tuple[bool, bool, float]:
+        staged = unit.strategy.startswith(("qa", "know"))
+        return staged and unit.task is not None, not (staged and unit.task is None), -seconds_of(unit, by_task)
+
+    return sorted(units, key=place)
+
+
 def plan(size: Size, done: Sequence[Unit] = ()) -> str:
     """The whole reckoning as text: tasks, stages, strategies and hours.
 

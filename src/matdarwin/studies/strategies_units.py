@@ -98,8 +98,11 @@ class Size:
 REDUCED = Size("reduced", rows=600, test_rows=200, examples=700, batch_size=16, folder=Path("results") / "strategies")
 """What fits two cores and eight hours; `plan` gives the reckoning. Tasks of up to 600 training rows are whole."""
 
-FULL = Size("", rows=None, test_rows=None, examples=12_000, batch_size=32, folder=REDUCED.folder / "full")
-"""All rows, for a GPU: the largest task is passed over nearly three times."""
+FULL = Size(
+    "", rows=None, test_rows=None, examples=5_000, batch_size=32, folder=Path("results") / "strategies" / "full",
+    more=('dtype="bf16"',),
+)  # fmt: skip
+"""All rows, for a GPU: even the largest task is passed over once, most of them many times."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,9 @@ class Unit:
         """Where its result stands."""
         return size.folder / "units" / f"{self.id}.json"
 
-    def chosen(self, only: str | None) -> bool:
+    def chosen(self, words: str) -> bool:
         """Whether STRATEGY or STRATEGY.TASK means it; underscores do for hyphens in a strategy."""
-        if only is None:
-            return True
-        strategy, _, task = only.partition(".")
+        strategy, _, task = words.partition(".")
         return strategy.replace("_", "-") == self.strategy and task in ("", self.task)
 
 

@@ -65,10 +65,10 @@ class Ranks:
         return value
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
+    def hold(self, name: str, *, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold a checkpoint's name for all; see `checkpoint.hold`."""
         with ExitStack() as held:
-            self.first(lambda: held.enter_context(checkpoints.hold(name)))
+            self.first(lambda: held.enter_context(checkpoints.hold(name, waiting=waiting)))
             yield
 
     def reseed(self, seed: int, step: int) -> None:

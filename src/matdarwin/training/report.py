@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -35,3 +36,8 @@ class Silent:
 
     def metrics(self, run: str, line: dict[str, Any]) -> None:
         """Say nothing."""
+
+
+def waiting(report: Report, name: str) -> Callable[[str], None]:
+    """What tells that a run waits for the process that trains what it begins from."""
+    return lambda process: report.say(f"{name} is being trained by another run ({process}); waiting for it")

@@ -31,7 +31,7 @@ from matdarwin.training.options import Stage
 from matdarwin.training.provenance import commit, machine
 from matdarwin.training.recipe import DEFAULTS, Recipe, earlier_tasks, ids_of
 from matdarwin.training.recipe import split_of as split_of
-from matdarwin.training.report import Report, Silent
+from matdarwin.training.report import Report, Silent, waiting
 from matdarwin.training.stages import METRICS, PAGE, Run, calibrations, own_feed, stage_feed
 from matdarwin.training.teach import teach
 
@@ -292,7 +292,8 @@ def _earlier(run: Run) -> list[str]:
     feeds = [stage_feed(run, stage) for stage in run.recipe.before]
     for stage, feed, digest in zip(run.recipe.before, feeds, stage_digests(run, feeds), strict=True):
         name = f"{stage.name}-{digest[:8]}"
-        with ranks.current().hold(name):
+        # Runs side by side share a stage: the first trains it, the others wait.
+        with ranks.current().hold(name, waiting=waiting(run.report, name)):
             done = checkpoints.checkpoints_folder() / name
             if ranks.current().first((done / checkpoints.MANIFEST).is_file):
                 run.report.say(f"stage {stage.name}: {name} is there already")
