@@ -50,6 +50,36 @@ def test_losses_are_those_of_the_cpu(options: dict[str, Any]) -> None:
         assert torch.allclose(one.cpu(), two, atol=1e-3), name
 
 
+def test_steps_that_are_recorded_are_those_that_are_not() -> None:
+    rows = list(itertools.islice(batches(rows_of(40, seed=2), 8, 0), STEPS))
+
+    def trained(*, recorded: bool) -> tuple[list[float], int]:
+        model = tiny_model(64, seed=1).to(CUDA)
+        loop = Loop(model, Optimising(learning_rate=1e-3), STEPS, words=UsedWords(model, range(64)))
+        assert loop._graphs is not None
+        graphs = loop._graphs
+        if not recorded:
+            loop._graphs = None
+        return [loop.step(batch).loss for batch in rows], len(graphs._recordings)
+
+    (ours, shapes), (known, none) = trained(recorded=True), trained(recorded=False)
+    assert ours == pytest.approx(known, rel=1e-4) and shapes >= 1 and none == 0
+
+
+def test_a_recorded_loss_that_is_no_number_stops_before_the_weights_are_spoiled() -> None:
+    model = tiny_model(64, seed=1).to(CUDA)
+    loop = Loop(model, Optimising(learning_rate=1e-3), STEPS)
+    rows = rows_of(8, seed=2)
+    for _ in range(3):
+        loop.step(rows)
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.nan
+    before = model.lm_head.weight.clone()
+    with pytest.raises(TrainingError, match="the loss is nan at step 4"):
+        loop.step(rows)
+    assert torch.equal(model.lm_head.weight, before)
+
+
 def test_words_trained_apart_are_those_of_the_cpu() -> None:
     (ours, _), (known, _) = losses_of("cuda", words=True), losses_of("cpu", words=True)
     assert [s.loss for s in ours] == pytest.approx([s.loss for s in known], rel=1e-4)
@@ -92,7 +122,7 @@ def test_too_little_memory_is_said_with_rows_and_a_remedy() -> None:
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(2**31 / torch.cuda.get_device_properties(0).total_memory)
     try:
-        with pytest.raises(TrainingError, match=r"does not suffice at step 1 for 40000 rows .* micro_batch to 20000"):
+        with pytest.raises(TrainingError, match=r"does not suffice at step 1 for 40000 rows .*micro_batch to 20000"):
             loop.step(rows)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import random
@@ -99,10 +100,10 @@ REDUCED = Size("reduced", rows=600, test_rows=200, examples=700, batch_size=16, 
 """What fits two cores and eight hours; `plan` gives the reckoning. Tasks of up to 600 training rows are whole."""
 
 FULL = Size(
-    "", rows=None, test_rows=None, examples=5_000, batch_size=32, folder=Path("results") / "strategies" / "full",
-    more=('dtype="bf16"',),
+    "", rows=None, test_rows=None, examples=4_000, batch_size=32, folder=Path("results") / "strategies" / "full",
+    more=('dtype="bf16"', "predicting.batch_size=128"),
 )  # fmt: skip
-"""All rows, for a GPU: even the largest task is passed over once, most of them many times."""
+"""All rows, for a GPU: the largest task is passed over nearly once, most of them many times."""
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,7 @@ def _model(unit: Unit, size: Size, report: Report) -> tuple[dict[str, Any], Chec
     tasks = [registry.load(name) for name in recipe.tasks]
     split = rows_of(recipe, tasks, size)
     checkpoint = train(recipe, tasks=tasks, split=split, report=report)
+    _give_back()
     for task in tasks:
         if checkpoint.card.tasks[task.id].parts != parts_of(split, task):
             raise TrainingError(
@@ -311,11 +313,22 @@ def _model(unit: Unit, size: Size, report: Report) -> tuple[dict[str, Any], Chec
             )
     predictor = _predictor(checkpoint, recipe)
     scored = {task.id: _scored(unit, task, size, checkpoint, predictor, recipe, split, report) for task in tasks}
+    del predictor
+    _give_back()
     told = {
         "recipe_hash": checkpoint.card.recipe_hash, "checkpoint": checkpoint.name, "training": checkpoint.card.training,
         "knowledge": recipe.knowledge(), "tasks": scored, "commit": checkpoint.card.training["commit"],
     }  # fmt: skip
     return told, checkpoint
+
+
+def _give_back() -> None:
+    """Give memory of a GPU that is no longer used back to the other units on it."""
+    import torch
+
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _predictor(checkpoint: Checkpoint, recipe: Recipe) -> Predictor:

@@ -26,6 +26,8 @@ class Batch:
         soft: Where something softer than one token is taught: place among the judged positions [n]; token [n];
             probability [n].
         digits: Which of the judged positions are those of numbers [judged].
+        padded: Whether `ids` are whole rows of one length, one after the other, each with its prefix; then `places` says
+            how many of what length, and judged positions that are none have the target IGNORED.
     """
 
     ids: Any
@@ -37,6 +39,45 @@ class Batch:
     tokens: int
     soft: tuple[Any, Any, Any] | None
     digits: Any
+    padded: bool = False
+
+
+IGNORED = -100
+"""A target that stands for none: what cross-entropy leaves out."""
+
+
+def padded(rows: Sequence[Encoded], count: int) -> Batch:
+    """Rows padded to one of few shapes, on the CPU; made for what is costly to prepare for a shape, and cheap to run.
+
+    Args:
+        rows: What to run, with answers of one token each place.
+        count: Rows of the batch; those that are missing are padding.
+    """
+    own = [(*row.prompt, *row.answer[:-1]) for row in rows]
+    length = _rung(max(map(len, own)), 16)
+    judged = [
+        place * length + len(row.prompt) - 1 + at for place, row in enumerate(rows) for at in range(len(row.answer))
+    ]
+    ids = torch.zeros((count, length), dtype=torch.long)
+    for place, tokens in enumerate(own):
+        ids[place, : len(tokens)] = torch.tensor(tokens)
+    places = torch.zeros(_rung(len(judged), 128), dtype=torch.long)
+    places[: len(judged)] = torch.tensor(judged)
+    targets = torch.full_like(places, IGNORED)
+    targets[: len(judged)] = torch.tensor([token for row in rows for token in row.answer])
+    digits = torch.zeros_like(places, dtype=torch.bool)
+    digits[: len(judged)] = torch.tensor([row.number for row in rows for _ in row.answer])
+    everywhere = torch.arange(count * length)
+    return Batch(
+        ids=ids.flatten(), prefix=0, places=everywhere.view(count, length), back=everywhere, judged=places, targets=targets,
+        tokens=sum(map(len, own)), soft=None, digits=digits, padded=True,
+    )  # fmt: skip
+
+
+def _rung(size: int, least: int) -> int:
+    """The next size of a ladder whose steps grow: multiples of `least` up to its eightfold, then of an eighth of a power of two."""
+    step = max(least, 1 << max(0, (size - 1).bit_length() - 3))
+    return -(-size // step) * step
 
 
 def collate(rows: Sequence[Encoded], device: Any, *, share: bool = True) -> Batch:

@@ -19,6 +19,7 @@ from matdarwin.language.prompts import Encoded
 from matdarwin.training.average import WeightAverage
 from matdarwin.training.batches import collate
 from matdarwin.training.errors import TrainingError
+from matdarwin.training.graphs import Graphs
 from matdarwin.training.objective import AnswerLoss
 from matdarwin.training.options import Optimising
 from matdarwin.training.ranks import Ranks
@@ -95,6 +96,16 @@ class Loop:
             fused=True,
         )
         self._device = next(loss.parameters()).device
+        self._graphs = None
+        # Digits of a number loss are made anew in each step, which a recording cannot.
+        if (
+            self._device.type == "cuda"
+            and self._ranks.world == 1
+            and loss.packs
+            and not options.compile
+            and options.number_loss == "none"
+        ):
+            self._graphs = Graphs(loss, self._device, autocast, options.micro_batch or options.batch_size)
         self.done = 0
         self.average = None
         if options.average:
@@ -122,6 +133,9 @@ class Loop:
         parts = self._ranks.parts(rows, self._options.micro_batch or len(rows))
         loss = 0.0
         for number, own in enumerate(parts, start=1):
+            if self._graphs is not None and self._graphs.take(own):
+                loss += float(self._graphs.run(own, judged))
+                continue
             # A process without rows runs one that is another's, for nothing: all have to come to the sum of the gradients.
             batch = collate(own or rows[:1], self._device, share=self._share)
             with self._ranks.unsummed(self._module) if number < len(parts) else nullcontext():
@@ -135,10 +149,10 @@ class Loop:
         norm = self._clip()
         for what, value in (("loss", loss), ("gradient", norm)):
             if not torch.isfinite(torch.tensor(value)):
-                self._optimiser.zero_grad(set_to_none=True)
+                self._forget_gradients()
                 raise TrainingError(f"the {what} is {value} at step {self.done + 1}; lower optimising.learning_rate")
         self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
+        self._forget_gradients()
         self.done += 1
         if self.average is not None:
             self.average.take(self.done)
@@ -154,6 +168,10 @@ class Loop:
             f" for {count} rows of up to {longest} tokens; set optimising.micro_batch to {max(1, count // 2)} or less, "
             "which adds the gradients of parts of a batch, or optimising.checkpointing to true"
         )
+
+    def _forget_gradients(self) -> None:
+        # Recorded steps add to the tensors that they were recorded with.
+        self._optimiser.zero_grad(set_to_none=self._graphs is None)
 
     def _clip(self) -> float:
         """Shorten the gradient where it is too long, and tell how long it was."""

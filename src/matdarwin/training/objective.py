@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional
 from transformers import DynamicCache
 
-from matdarwin.training.batches import Batch
+from matdarwin.training.batches import IGNORED, Batch
 from matdarwin.training.compiling import CompiledLayers
 from matdarwin.training.errors import TrainingError
-from matdarwin.training.packing import can_pack, has_windows, hidden_states
+from matdarwin.training.packing import can_pack, has_windows, hidden_states, hidden_states_of_rows
 from matdarwin.training.words import UsedWords
 
 NumberLoss = Literal["none", "squared", "wasserstein"]
@@ -77,6 +77,11 @@ class AnswerLoss(torch.nn.Module):
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     @property
+    def packs(self) -> bool:
+        """Whether the model's attention is plain, so that batches may be laid out in any way."""
+        return self._packs
+
+    @property
     def shares(self) -> bool:
         """Whether a prefix can be run once for all rows of a batch.
 
@@ -88,13 +93,16 @@ class AnswerLoss(torch.nn.Module):
         """Sum of the losses of a batch's judged positions, in nats."""
         targets, base = batch.targets, self._base
         output = base.get_output_embeddings() if self.words is None else self.words.output
-        if self._packs:
+        if batch.padded:
+            ids = batch.ids.view(batch.places.shape)
+            hidden = hidden_states_of_rows(base.get_decoder(), ids, self.words.embed(ids) if self.words else None)
+        elif self._packs:
             with self._compiled.used() if self._compiled else nullcontext():
                 hidden = hidden_states(base.get_decoder(), batch, self.words.embed(batch.ids) if self.words else None)
         else:
             hidden = self._padded(base, batch)
         logits = _scaled(output(hidden[batch.judged]).float(), base.config)
-        loss = functional.cross_entropy(logits, targets, reduction="none")
+        loss = functional.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED)
         if batch.soft is not None:
             places, tokens, shares = batch.soft
             logp = torch.log_softmax(logits, dim=-1)

@@ -17,7 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from matdarwin.training.batches import Batch
 
-_NAME = "matdarwin_packed"
+_NAME, _ROWS = "matdarwin_packed", "matdarwin_rows"
 _FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Models whose attention is plain, and hands on what it is given beside queries, keys and values."""
 
@@ -49,17 +49,32 @@ def hidden_states(decoder: Any, batch: Batch, embeddings: Any | None) -> Any:
     positions[before:] = before + batch.back % length
     mask = torch.ones((length, before + length), dtype=torch.bool, device=device).tril(before)[None, None]
     given = {"input_ids": batch.ids[None]} if embeddings is None else {"inputs_embeds": embeddings[None]}
-    with _packed(decoder.config):
+    with _attending(decoder.config, _NAME):
         found = decoder(
             **given, position_ids=positions[None], use_cache=False, layout=(before, batch.places, batch.back, mask)
         )
     return found.last_hidden_state[0]
 
 
+def hidden_states_of_rows(decoder: Any, ids: Any, embeddings: Any | None) -> Any:
+    """Hidden states of rows that are padded on the right to one length [rows * length, width].
+
+    Args:
+        decoder: The model without its output layer.
+        ids: Token ids [rows, length].
+        embeddings: Their embeddings [rows, length, width]; None: the model's own.
+    """
+    given = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
+    positions = torch.arange(ids.shape[1], device=ids.device)[None]
+    with _attending(decoder.config, _ROWS):
+        found = decoder(**given, position_ids=positions, use_cache=False)
+    return found.last_hidden_state.flatten(0, 1)
+
+
 @contextmanager
-def _packed(config: Any) -> Iterator[None]:
+def _attending(config: Any, name: str) -> Iterator[None]:
     usual = config._attn_implementation
-    config._attn_implementation = _NAME
+    config._attn_implementation = name
     try:
         yield
     finally:
@@ -98,5 +113,14 @@ def _attention(
     return torch.cat(made)[None], None
 
 
-# No mask is registered under this name, so transformers makes none.
+def _causal(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None, **others: Any
+) -> tuple[Any, None]:
+    """Attention of one layer over padded rows: no token sees the padding, which stands behind it."""
+    keys, values = (repeat_kv(states, module.num_key_value_groups) for states in (key, value))
+    return attend(query, keys, values, is_causal=True, scale=scaling).transpose(1, 2), None
+
+
+# No mask is registered under these names, so transformers makes none.
 ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention)
+ALL_ATTENTION_FUNCTIONS.register(_ROWS, _causal)
