@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from matdarwin.data.negative import NOT_A_MATERIAL
 from matdarwin.data.sampling import Sampling
 from matdarwin.language.prompts import Encoder, style
 from matdarwin.models.base import find_base
-from matdarwin.models.checkpoint import Checkpoint
+from matdarwin.models.checkpoint import Checkpoint, hold
 from matdarwin.models.export import export
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
@@ -27,6 +29,7 @@ from matdarwin.training.feed import Feed
 from matdarwin.training.options import Prompting
 from matdarwin.training.recipe import Recipe, RecipeError, split_of
 from matdarwin.training.recipe_files import build_recipe
+from matdarwin.training.report import Silent
 from matdarwin.training.run import _beyond, recipe_hash, train
 
 QUICK = {"epochs": 1, "learning_rate": 1e-2, "batch_size": 16}
@@ -94,6 +97,25 @@ def test_a_stage_is_taught_once_and_shared(home: Path, known: dict[str, Task], m
     assert taught == [other.name] and other.card.training["earlier"] == first.card.training["earlier"]
     seed = train(recipe(base, before=[stage()], seed=1), tasks=[task])
     assert len(taught) == 3 and seed.card.training["earlier"] != first.card.training["earlier"]
+
+
+def test_runs_side_by_side_share_a_stage_and_wait_for_it(home: Path, known: dict[str, Task]) -> None:
+    base, task = tiny_base(home / "base"), known["tiny_gap"]
+    first = train(recipe(base, before=[stage()]), tasks=[task])
+    (name,) = first.card.training["earlier"]
+    said: list[str] = []
+    with ExitStack() as other:
+        other.enter_context(hold(name))
+
+        class Telling(Silent):
+            def say(self, text: str) -> None:
+                said.append(text)
+                if "waiting for it" in text:
+                    other.close()
+
+        again = train(recipe(base, name="again", before=[stage()]), tasks=[task], report=Telling())
+    assert again.card.training["earlier"] == [name]
+    assert f"{name} is being trained by another run (process {os.getpid()}); waiting for it" in said
 
 
 def test_a_stage_follows_how_its_tasks_are_asked(home: Path, known: dict[str, Task]) -> None:

@@ -54,15 +54,37 @@ def test_a_board_keeps_every_finished_fold_and_runs_none_twice(work: Path, monke
     assert third.summary == second.summary
 
 
-def test_a_fold_without_rivals_is_scored_again_when_they_are_asked_for(work: Path) -> None:
+def test_a_fold_without_rivals_gets_them_when_they_are_asked_for_and_its_model_is_left_alone(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe, task = setting(work, "classification")
     evaluate(recipe, tasks=[task], folds=[1], baselines=False)
-    assert not folds(task)[1].baselines
+    alone = folds(task)[1]
+    assert not alone.baselines
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a model that was scored was trained again")
+
+    monkeypatch.setattr(protocol, "train", never)
     (board,) = evaluate(recipe, tasks=[task], folds=[1])
+    both = folds(task)[1]
+    assert both.baselines and both.baseline_seconds.keys() == both.baselines.keys()
+    assert both == alone.model_copy(update={"baselines": both.baselines, "baseline_seconds": both.baseline_seconds})
     assert {"dummy", "random_forest", "extra_trees_median", "lightgbm"} <= board.baselines.keys()
     assert {"balanced_accuracy", "macro_f1", "roc_auc", "by_answer"} <= board.summary.keys()
     rows = [answer.row for answer in folds(task)[1].answers]
     assert len(rows) == len(set(rows)) == board.summary["rows"]
+
+
+def test_rivals_are_not_put_beside_answers_to_other_rows(work: Path) -> None:
+    recipe, task = setting(work)
+    evaluate(recipe, tasks=[task], folds=[1], baselines=False)
+    (path,) = (work / "results" / "board" / "folds").glob("*.fold1-*.json")
+    older = json.loads(path.read_text())
+    older["answers"].pop()
+    path.write_text(json.dumps(older))
+    with pytest.raises(EvaluationError, match=r"fold1-.*\.json has answers to other rows of tiny_gap"):
+        evaluate(recipe, tasks=[task], folds=[1])
 
 
 def test_a_changed_recipe_does_not_write_over_the_board_of_its_name(work: Path) -> None:

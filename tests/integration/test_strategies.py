@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from matdarwin.evaluation.protocol import score_task
 from matdarwin.language.prompts import style
 from matdarwin.models.base import Base
 from matdarwin.studies import strategies, strategies_units
-from matdarwin.studies.strategies_plan import costs, plan, units_of
+from matdarwin.studies.strategies_plan import costs, plan, side_by_side, units_of
 from matdarwin.studies.strategies_summary import read_summary
 from matdarwin.studies.strategies_units import REDUCED, Size, Unit, UnitResult, finished, recipe_of, rows_of, run_unit
 from matdarwin.tasks import registry
@@ -138,6 +139,41 @@ def test_one_failing_unit_does_not_stop_the_others(size: Size, monkeypatch: pyte
     monkeypatch.setattr(strategies, "run_unit", failing)
     assert strategies.run(size, only=["random_st"]) == ["random-st.tiny_gap: the loss is nan"]
     assert finished(Unit("random-st", "tiny_metal"), size) and not finished(Unit("random-st", "tiny_gap"), size)
+
+
+def test_units_side_by_side_are_all_done_whatever_one_of_them_meets(
+    size: Size, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a thread, since the tiny tasks are known in this process alone."""
+    made: list[int] = []
+
+    def pool(jobs: int, **_: object) -> ThreadPoolExecutor:
+        made.append(jobs)
+        return ThreadPoolExecutor(1)
+
+    def failing(unit: Unit, *args: Any, **options: Any) -> UnitResult:
+        if unit.id == "random-st.tiny_gap":
+            raise RuntimeError("an accelerator's own error")
+        return run_unit(unit, *args, **options)
+
+    monkeypatch.setattr(strategies, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(strategies, "run_unit", failing)
+    faults = strategies.run(size, only=["base-st", "random-st"], jobs=3)
+    assert made == [3] and faults == ['random-st.tiny_gap: RuntimeError("an accelerator\'s own error")']
+    done = [Unit(strategy, task) for strategy in ("base-st", "random-st") for task in ("tiny_gap", "tiny_metal")]
+    assert [finished(unit, size) for unit in done] == [True, True, False, True]
+    assert "3 of 4" in (said := capsys.readouterr().out) and "scores are missing yet" in said
+    with pytest.raises(ValueError, match="--minutes: only with one job"):
+        strategies.run(size, jobs=2, minutes=5)
+
+
+def test_units_side_by_side_come_in_an_order_in_which_none_waits_long(size: Size) -> None:
+    by_task = costs(size)
+    order = [unit.id for unit in side_by_side(units_of(by_task), by_task)]
+    assert set(order[:2]) == {"qa-mt", "know-mt"}, "they train the earlier stages"
+    assert set(order[2:4]) == {"base-mt", "random-mt"}, "they take the longest"
+    assert {name.partition(".")[0] for name in order[-2:]} == {"qa-st"}, "they wait for an earlier stage"
+    assert len(order) == len(units_of(by_task))
 
 
 def test_no_unit_begins_that_would_end_too_late(size: Size) -> None:

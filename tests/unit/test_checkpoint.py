@@ -324,6 +324,20 @@ def test_a_second_run_is_refused_and_told_who_holds_it_until_that_one_is_killed(
         assert (checkpoints.checkpoints_folder() / ".mine.holder").read_text() == f"process {os.getpid()}"
 
 
+def test_a_run_can_wait_for_the_other_and_says_for_which(other_run: Any) -> None:
+    told: list[str] = []
+
+    def end(process: str) -> None:
+        told.append(process)
+        other_run.kill()
+
+    with hold("mine", waiting=end):
+        assert (checkpoints.checkpoints_folder() / ".mine.holder").read_text() == f"process {os.getpid()}"
+    assert told == [f"process {other_run.pid}"]
+    with hold("another", waiting=end):
+        assert len(told) == 1, "what is free is not waited for"
+
+
 def test_a_name_is_free_again_after_an_error_and_holds_against_itself(home: Path) -> None:
     with pytest.raises(KeyError), hold("mine"):
         raise KeyError("x")

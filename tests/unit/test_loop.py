@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tests.tiny import tiny_model
 
 from matdarwin.language.prompts import Encoded
-from matdarwin.training.batches import Batch, collate
+from matdarwin.training.batches import Batch, _rung, collate, padded
 from matdarwin.training.errors import TrainingError
+from matdarwin.training.graphs import Graphs
 from matdarwin.training.loop import Loop, Step
 from matdarwin.training.objective import AnswerLoss
 from matdarwin.training.options import Optimising
@@ -156,6 +157,38 @@ def test_loss_and_gradient_equal_those_of_rows_apart(prefix: int, family: str) -
     for (name, one), other in zip(shared.named_parameters(), apart.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None
         assert torch.allclose(one.grad, other.grad, atol=1e-5, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_rows_padded_to_a_shape_have_the_loss_and_gradient_of_packed_ones(family: str, words: bool) -> None:
+    rows = rows_of(7, seed=3)
+    found = []
+    for batch in (collate(rows, CPU), padded(rows, 12)):
+        model = of_family(family)
+        loss = AnswerLoss(model, UsedWords(model, range(5, 60)) if words else None)
+        total = loss(batch)
+        total.backward()
+        found.append((total.item(), {name: p.grad for name, p in loss.named_parameters() if p.grad is not None}))
+    assert batch.padded and batch.places.shape == (12, 16) and len(batch.judged) == 128
+    (packed, known), (other, grads) = found
+    assert other == pytest.approx(packed, rel=1e-6) and grads.keys() == known.keys()
+    for name, grad in known.items():
+        assert torch.allclose(grads[name], grad, atol=1e-4, rtol=1e-4), name
+
+
+def test_rows_are_padded_to_few_shapes() -> None:
+    lengths = [_rung(length, 16) for length in range(1, 513)]
+    assert all(length <= made <= max(16, 1.25 * length + 16) for length, made in enumerate(lengths, start=1))
+    assert len(set(lengths)) == 16 and lengths == sorted(lengths)
+    assert {_rung(count, 128) for count in (1, 128, 129, 1000, 1025)} == {128, 256, 1024, 1280}
+
+
+def test_what_is_taught_softly_is_never_recorded() -> None:
+    plain = rows_of(3)
+    soft = [*plain, Encoded((5, 6), (8, 1), (((8, 0.5), (9, 0.5)), ()))]
+    assert Graphs.take(plain) and not Graphs.take(soft)
+    assert Loop(tiny_model(64), Optimising(), 1)._graphs is None, "nothing is recorded on a CPU"
 
 
 def test_packing_changes_the_time_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,13 @@ def test_children_and_parents_agree(tmp_path: Path) -> None:
         assert len(set(tokens.tolist())) == len(tokens)
 
 
+def test_the_alphabet_is_all_that_answers_are_made_of() -> None:
+    encoder = Encoder(tiny_tokenizer())
+    sequences = encoder.answers([" 1.2", " -1.0", " 22.2"])
+    tree = AnswerTree(sequences)
+    assert tree.alphabet.tolist() == sorted(set().union(*sequences))
+
+
 def test_what_all_answers_begin_with_is_forced(tmp_path: Path) -> None:
     encoder = Encoder(tiny_tokenizer())
     # ' 1.20' begins with a space of its own; ' -1.20' with a token for both, so that nothing is shared.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import hashlib
 import math
 import os
@@ -209,6 +210,15 @@ def device_and_dtype(dtype: AskedIn, *, training: bool) -> tuple[Any, Any]:
         fast = training and (device.type == "cuda" or _cpu_prefers_bf16())
         dtype = "bf16" if fast else "fp32"
     return device, torch.bfloat16 if dtype == "bf16" else torch.float32
+
+
+def give_back_memory() -> None:
+    """Give memory of a GPU that nothing uses any more back to the other processes on it."""
+    import torch
+
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @functools.cache

@@ -36,6 +36,9 @@ _FAULTS = (TrainingError, CheckpointError, DataError, BaseModelError)
 
 _TELL_EVERY = 60.0
 
+_GPU_GIB = 16
+"""What a unit takes of a GPU at most: 15.4 were reserved for one of all tasks, in steps of 32 rows, and CUDA has its own."""
+
 
 class Lines:
     """A report in lines, a progress line a minute at most."""
@@ -77,7 +80,8 @@ def run(
         What went wrong, a line for each unit that failed.
 
     Raises:
-        ValueError: `only` means no unit, or `minutes` is given with several jobs, whose time cannot be foreseen.
+        ValueError: `only` means no unit; `minutes` is given with several jobs, whose time cannot be foreseen; or the GPU has
+            no room for so many.
     """
     began = time.monotonic()
     report = Lines()
@@ -117,6 +121,7 @@ def _chosen(units: Sequence[Unit], only: Sequence[str]) -> list[Unit]:
 def _at_once(units: Sequence[Unit], size: Size, jobs: int, keep: bool) -> list[str]:
     """Run units in processes of their own, in their order as processes become free."""
     report, faults = Lines(), []
+    _refuse_too_many(jobs)
     # Not forked: CUDA does not survive it.
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
     try:
@@ -135,6 +140,13 @@ def _at_once(units: Sequence[Unit], size: Size, jobs: int, keep: bool) -> list[s
         pool.shutdown(cancel_futures=True)
         report.say(summary(size))
     return faults
+
+
+def _refuse_too_many(jobs: int) -> None:
+    import torch
+
+    if torch.cuda.is_available() and jobs > (room := int(torch.cuda.mem_get_info()[0] / 2**30 / _GPU_GIB)):
+        raise ValueError(f"--jobs {jobs}: a unit takes up to {_GPU_GIB} GiB of the GPU, which has room for {room}")
 
 
 def summary(size: Size) -> str:

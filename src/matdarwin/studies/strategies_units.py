@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import random
@@ -26,7 +25,7 @@ from matdarwin.evaluation.metrics import FoldScore, score_classification, score_
 from matdarwin.evaluation.protocol import COVERAGE, score_task
 from matdarwin.language.prompts import style
 from matdarwin.models import checkpoint as checkpoints
-from matdarwin.models.base import device_and_dtype, find_base
+from matdarwin.models.base import device_and_dtype, find_base, give_back_memory
 from matdarwin.models.checkpoint import Checkpoint
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
@@ -304,7 +303,7 @@ def _model(unit: Unit, size: Size, report: Report) -> tuple[dict[str, Any], Chec
     tasks = [registry.load(name) for name in recipe.tasks]
     split = rows_of(recipe, tasks, size)
     checkpoint = train(recipe, tasks=tasks, split=split, report=report)
-    _give_back()
+    give_back_memory()
     for task in tasks:
         if checkpoint.card.tasks[task.id].parts != parts_of(split, task):
             raise TrainingError(
@@ -314,21 +313,12 @@ def _model(unit: Unit, size: Size, report: Report) -> tuple[dict[str, Any], Chec
     predictor = _predictor(checkpoint, recipe)
     scored = {task.id: _scored(unit, task, size, checkpoint, predictor, recipe, split, report) for task in tasks}
     del predictor
-    _give_back()
+    give_back_memory()
     told = {
         "recipe_hash": checkpoint.card.recipe_hash, "checkpoint": checkpoint.name, "training": checkpoint.card.training,
         "knowledge": recipe.knowledge(), "tasks": scored, "commit": checkpoint.card.training["commit"],
     }  # fmt: skip
     return told, checkpoint
-
-
-def _give_back() -> None:
-    """Give memory of a GPU that is no longer used back to the other units on it."""
-    import torch
-
-    if torch.cuda.is_available():
-        gc.collect()
-        torch.cuda.empty_cache()
 
 
 def _predictor(checkpoint: Checkpoint, recipe: Recipe) -> Predictor:

@@ -32,17 +32,13 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Commit of the repository that this code runs from, `-dirty` where its source differs.
-
-    Where the code was copied to a machine without its repository, MATDARWIN_COMMIT says it; otherwise None, as for an
-    installed package.
-    """
+    """Commit of the repository that this code runs from, `-dirty` where its source differs; None for an installed package."""
     here = Path(__file__).resolve().parent
     try:
         head = _git(here, "rev-parse", "HEAD")
         changed = _git(here, "status", "--porcelain", "-uno", "--", str(here.parent))
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("MATDARWIN_COMMIT") or None
+        return None
     return head + ("-dirty" if changed else "")
 
 
