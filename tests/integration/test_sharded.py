@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,13 @@ LAUNCHERS = {
 # -- what is trained, by one process and by two ----------------------------------------------------------
 
 
-def loop_of(name: str, ranks: Ranks, *, used: bool = False) -> Loop:
+def loop_of(name: str, ranks: Ranks, *, used: bool = False, compile: bool = False) -> Loop:
     torch.manual_seed(0)
     model = tiny_model(64)
     if name == "low rank":
         model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     words = UsedWords(model, range(1, 64, 2)) if used else None
-    options = Optimising(learning_rate=3e-3, warmup=0.1, **CASES[name][1])
+    options = Optimising(learning_rate=3e-3, warmup=0.1, compile=compile, **CASES[name][1])
     return Loop(model, options, STEPS, words=words, ranks=ranks, seed=3)
 
 
@@ -144,6 +145,10 @@ def work(folder: Path, kind: str) -> None:
     found["losses"]["resumed"] = steps_of(on, "plain", HALF, STEPS)
     if kind == "ddp":
         found["losses"]["used"] = steps_of(loop_of("plain", ranks, used=True), "plain", 0, STEPS)
+        with pytest.MonkeyPatch.context() as patch:
+            # As in earnest, but for the compiler of C++, which takes a minute.
+            patch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+            found["losses"]["compiled"] = steps_of(loop_of("plain", ranks, compile=True), "plain", 0, STEPS)
     ranks.reseed(3, 5)
     drawn = float(torch.rand(()))
     found["drawn"] = [ranks.mean(drawn), drawn]
@@ -200,6 +205,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         losses[name] += steps_of(loop, name, HALF, STEPS)
     losses["resumed"] = losses["plain"][HALF:]
     losses["used"] = steps_of(loop_of("plain", Ranks(), used=True), "plain", 0, STEPS)
+    losses["compiled"] = losses["plain"]
     recipe, task = recipe_of(folder, kind)
     with at(folder / kind / "whole", task):
         whole = train(recipe, tasks=[task])
@@ -223,7 +229,7 @@ def test_two_processes_have_the_losses_and_gradients_of_one(made: Made) -> None:
         for name, found in told["losses"].items():
             for one, two in zip(made.losses[name], found, strict=True):
                 assert two == pytest.approx(one, abs=SAME, rel=SAME), name
-    assert len(made.told[0]["losses"]) == len(CASES) + (2 if made.kind == "ddp" else 1)
+    assert len(made.told[0]["losses"]) == len(CASES) + (3 if made.kind == "ddp" else 1)
     # What they draw differs, or dropout would be the same in both.
     assert made.told[0]["drawn"][1] != made.told[1]["drawn"][1]
     assert made.told[0]["drawn"][0] == made.told[1]["drawn"][0]
