@@ -109,6 +109,17 @@ def test_a_leaky_result_is_called_so(root: Path) -> None:
     assert "**LEAKY" in (root / "docs" / "results.md").read_text()
 
 
+def test_what_was_known_beyond_the_task_and_the_machine_are_said(root: Path) -> None:
+    put(root, "board/expt_gap.base-st.json", gap(machine={"cpu": "A processor", "gpu": None}))
+    knowing = gap(strategy="know-st", knowledge=["pbe_gap_mp", "sciqag"], machine={"cpu": "One", "gpu": "A fast one"})
+    put(root, "board/expt_gap.know-st.json", knowing)
+    tables.write(root)
+    text = (root / "docs" / "results.md").read_text()
+    assert "Knowledge beyond the task's rows: pbe_gap_mp, sciqag. Machine: A fast one." in text
+    assert text.count("Knowledge beyond") == 1 and "Machine: A processor." in text
+    assert "| know-st, with knowledge |" in (root / "README.md").read_text()
+
+
 def test_results_without_rivals_or_board(root: Path) -> None:
     put(root, "board/expt_gap.base-st.json", gap(baselines={}, board=[], metals=None, non_metals=None))
     tables.write(root)

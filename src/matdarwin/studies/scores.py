@@ -48,6 +48,13 @@ class Score(_Read):
     non_metals: dict[str, Any] | None = None
     seeds: list[int] = Field(default_factory=list)
     leaky: bool = False
+    knowledge: list[str] = Field(default_factory=list)
+    machine: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def model(self) -> str:
+        """What its model is called, with what sets it apart from one of the task's rows alone."""
+        return f"{self.strategy}, with knowledge" if self.knowledge else self.strategy
 
     @property
     def tested(self) -> list[int]:

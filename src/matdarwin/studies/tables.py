@@ -72,7 +72,7 @@ def summary(scores: Sequence[Score], bench: dict[str, Any] | None, *, link: bool
             rival, best = score.rival(), score.published()
             rows.append(
                 [
-                    score.task, score.strategy, _WAYS.get(score.metric, score.metric) + (f", {score.unit}" if score.unit else ""),
+                    score.task, score.model, _WAYS.get(score.metric, score.metric) + (f", {score.unit}" if score.unit else ""),
                     _number(score.own()),
                     "-" if rival is None else f"{_number(rival[1])} ({words(rival[0], classes=score.classes)})",
                     "-" if best is None else f"{_number(best.mean)} ({_cell(best.algorithm)})",
@@ -142,6 +142,10 @@ def _state(score: Score) -> str:
         said += f" **{len(score.tested)} of {_FOLDS} folds: not comparable with five-fold means.**"
     if score.leaky:
         said += " **LEAKY: test materials were learnt from; not a score.**"
+    if score.knowledge:
+        said += f" Knowledge beyond the task's rows: {', '.join(score.knowledge)}."
+    if machine := score.machine.get("gpu") or score.machine.get("cpu"):
+        said += f" Machine: {machine}."
     seconds = score.summary.get("seconds")
     if isinstance(seconds, dict):
         said += " Seconds: " + ", ".join(f"{name} {value:,.0f}" for name, value in seconds.items()) + "."
