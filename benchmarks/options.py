@@ -90,6 +90,11 @@ def everywhere() -> Any:
     return patch("matdarwin.training.loop.collate", collate)
 
 
+def unrecorded() -> Any:
+    """No step is recorded as a CUDA graph."""
+    return patch("matdarwin.training.graphs.Graphs.take", staticmethod(lambda rows: False))
+
+
 def unfused() -> Any:
     """AdamW one operation at a time over lists of weights."""
     adam = torch.optim.AdamW
@@ -114,11 +119,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def settings(device: torch.device) -> dict[str, dict[str, Any]]:
-    """The settings of a device: a GPU trains in bf16, so that there fp32 is what is changed."""
+    """The settings of a device: a GPU trains in bf16 and records its steps, so that there fp32 and none recorded are the changes.
+
+    How packed batches are laid out says nothing there: a recorded step lays them out in its own way.
+    """
     if device != CUDA:
         return SETTINGS
-    found = {name: {"autocast": torch.bfloat16, **one} for name, one in SETTINGS.items() if name != "bf16 autocast"}
-    return found | {"fp32": {}}
+    layouts = (padded, unshared, plain, everywhere)
+    found = {
+        name: one for name, one in SETTINGS.items() if name != "bf16 autocast" and one.get("around") not in layouts
+    }
+    found["steps not recorded"] = {"around": unrecorded}
+    return {name: {"autocast": torch.bfloat16, **one} for name, one in found.items()} | {"fp32": {}}
 
 
 def turn(

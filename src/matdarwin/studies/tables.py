@@ -145,7 +145,7 @@ def _state(score: Score) -> str:
     if score.knowledge:
         said += f" Knowledge beyond the task's rows: {', '.join(score.knowledge)}."
     if machine := score.machine.get("gpu") or score.machine.get("cpu"):
-        said += f" Machine: {machine}."
+        said += f" Machine: {machine}. That is the first fold's; each fold's own stands in its file."
     seconds = score.summary.get("seconds")
     if isinstance(seconds, dict):
         said += " Seconds: " + ", ".join(f"{name} {value:,.0f}" for name, value in seconds.items()) + "."

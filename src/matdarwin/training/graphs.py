@@ -1,7 +1,7 @@
 """Steps as CUDA graphs: the way forward and back is recorded once for each shape of batch, and then started as one.
 
-A small model keeps a GPU busy for a few milliseconds a step, but starting its thousands of kernels one by one takes
-ten times as long. Recorded, they are started together (Gray 2019, Getting started with CUDA graphs). A recording has fixed
+A small model keeps a GPU busy for a small part of a step: starting its thousands of kernels one by one takes far longer
+than they run (docs/log.md). Recorded, they are started together (Gray 2019, Getting started with CUDA graphs). A recording has fixed
 shapes, so rows are padded to few of them (`batches.padded`) and bring their own prefixes: work that a GPU hardly notices.
 """
 
