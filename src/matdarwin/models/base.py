@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from matdarwin.data import disk, sources
+from matdarwin.models.products import choose_library
 from matdarwin.tasks.registry import nearest
 from matdarwin.tasks.schema import Source
 
@@ -120,6 +121,7 @@ def load_model(folder: Path, *, dtype: Any, random_seed: int | None = None) -> A
     from transformers.utils import logging
 
     _keep_freed_memory()
+    choose_library()
     logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
@@ -226,6 +228,7 @@ def _cpu_prefers_bf16() -> bool:
     """Whether this CPU multiplies matrices of the default base's shape clearly faster in bf16 than in fp32."""
     import torch
 
+    choose_library()
     seconds = {}
     for kind in (torch.float32, torch.bfloat16):
         left, right = torch.ones(512, 576, dtype=kind), torch.ones(1536, 576, dtype=kind)

@@ -1,0 +1,99 @@
+"""Which library multiplies fp32 matrices on a CPU: a matter of the processor's make, never of exactness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from matdarwin.models import products
+
+choose = products.choose_library.__wrapped__  # without the memory of an earlier choice
+
+
+@pytest.fixture(autouse=True)
+def precision() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture
+def amd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_maker", lambda: "AuthenticAMD")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_what_is_chosen_here_is_exact() -> None:
+    choose()
+    assert products._exact()
+
+
+def test_rounded_factors_are_told_from_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = torch.Tensor.__matmul__
+
+    def rounded(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        if left.dtype != torch.float32:
+            return exact(left, right)
+        return exact(left.bfloat16().float(), right.bfloat16().float())
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
+    assert not products._exact()
+
+
+def test_amd_with_avx512_takes_onednn(amd: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_exact", lambda: True)
+    assert choose()
+    assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    assert torch.get_float32_matmul_precision() == "medium", "both of PyTorch's ways to ask give an answer"
+
+
+def test_rounding_is_not_taken_into_the_bargain(amd: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_exact", lambda: False)
+    assert not choose()
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        (products, "_maker", "GenuineIntel"),
+        (products, "_maker", ""),
+        (torch.backends.cpu, "get_cpu_capability", "AVX2"),
+        (torch.backends.mkl, "is_available", False),
+        (torch.backends.mkldnn, "is_available", False),
+        (torch.cuda, "is_available", True),
+    ],
+)
+def test_other_machines_stay_as_they_are(
+    amd: None, monkeypatch: pytest.MonkeyPatch, where: object, name: str, value: object
+) -> None:
+    monkeypatch.setattr(where, name, lambda: value)
+    assert not choose()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_precision_that_was_asked_for_stays(amd: None) -> None:
+    torch.set_float32_matmul_precision("high")
+    assert not choose()
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_the_processors_maker_is_read_from_what_the_system_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 26\n"
+    monkeypatch.setattr(products.Path, "is_file", lambda self: True)
+    monkeypatch.setattr(products.Path, "read_text", lambda self, **_: told)
+    assert products._maker() == "AuthenticAMD"
+    monkeypatch.setattr(products.Path, "read_text", lambda self, **_: "CPU implementer\t: 0x41\n")
+    assert products._maker() == ""
+    monkeypatch.setattr(products.Path, "is_file", lambda self: False)
+    monkeypatch.setattr(products.platform, "processor", lambda: "AMD64 Family 26 Model 2 Stepping 1, AuthenticAMD")
+    assert products._maker() == "AuthenticAMD"
+    monkeypatch.setattr(products.platform, "processor", lambda: "arm")
+    assert products._maker() != "AuthenticAMD"
