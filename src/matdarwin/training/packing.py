@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention as attend
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from matdarwin.models.products import attend
 from matdarwin.training.batches import Batch
 
 _NAME, _ROWS = "matdarwin_packed", "matdarwin_rows"
