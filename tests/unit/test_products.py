@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 
 from matdarwin.models import products
 
-choose = products._choose  # without the memory of an earlier choice
+choose = products.choose_library.__wrapped__  # without the memory of an earlier choice
 
 
 @pytest.fixture(autouse=True)
@@ -102,33 +101,3 @@ def test_the_processors_maker_is_read_from_what_the_system_tells(monkeypatch: py
     assert products._maker() == "AuthenticAMD"
     monkeypatch.setattr(products.platform, "processor", lambda: "arm")
     assert products._maker() != "AuthenticAMD"
-
-
-@pytest.mark.parametrize("tokens", [5, products._LONG + 1])
-def test_attention_is_the_same_either_way(amd: None, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
-    monkeypatch.setattr(products, "_exact", lambda: True)
-    draw = torch.Generator().manual_seed(0)
-    given = [torch.randn(2, 3, tokens, 8, generator=draw, requires_grad=True) for _ in range(3)]
-    expected = torch.nn.functional.scaled_dot_product_attention(*given, is_causal=True)
-    slopes = torch.autograd.grad(expected.square().sum(), given)
-    monkeypatch.setattr(products, "_by_onednn", choose())
-    asked: list[bool] = []
-    plain = torch.nn.functional.scaled_dot_product_attention
-
-    def spied(*inputs: Any, **others: Any) -> Any:
-        asked.append(torch.backends.cuda.flash_sdp_enabled())
-        return plain(*inputs, **others)
-
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spied)
-    found = products.attend(*given, is_causal=True)
-    assert asked == [tokens > products._LONG], "by blocks where a row is long"
-    assert not torch.backends.cuda.flash_sdp_enabled()
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), given), slopes)
-
-
-def test_the_choice_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = iter([True])
-    monkeypatch.setattr(products, "_by_onednn", None)
-    monkeypatch.setattr(products, "_choose", lambda: next(told))
-    assert products.choose_library() and products.choose_library()

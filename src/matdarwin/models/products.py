@@ -11,21 +11,15 @@ small products; attention as PyTorch writes it out has two large ones instead, a
 
 from __future__ import annotations
 
+import functools
 import platform
 from pathlib import Path
-from typing import Any
 
 _EXACT = 1e-5
 """Error of a product, relative to its largest element: fp32 makes some 1e-6 here, factors of bf16 make 1e-3."""
 
-_LONG = 256
-"""Tokens from which attention by blocks is no slower, forward and backward: 157 ms against 156 for 16 rows of 9 heads."""
 
-
-_by_onednn: bool | None = None
-"""What was chosen; a plain name, which torch.compile can read."""
-
-
+@functools.cache
 def choose_library() -> bool:
     """Have this process's fp32 products computed by oneDNN, where that is quicker and no less exact.
 
@@ -34,15 +28,8 @@ def choose_library() -> bool:
     stays, as does everything where there is a GPU.
 
     Returns:
-        Whether oneDNN computes them because of this function.
+        Whether oneDNN computes them because of this call.
     """
-    global _by_onednn
-    if _by_onednn is None:
-        _by_onednn = _choose()
-    return _by_onednn
-
-
-def _choose() -> bool:
     import torch
 
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -57,21 +44,6 @@ def _choose() -> bool:
     # By blocks ("flash"): on a CPU, too, in spite of its name.
     torch.backends.cuda.enable_flash_sdp(False)
     return True
-
-
-def attend(query: Any, key: Any, value: Any, **others: Any) -> Any:
-    """Scaled dot-product attention with a memory that stays linear in long rows while a model is trained.
-
-    Arguments and result are those of torch.nn.functional.scaled_dot_product_attention.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.nn.functional import scaled_dot_product_attention
-
-    if _by_onednn and key.shape[-2] > _LONG:
-        # Of so many tokens blocks are large enough to be as quick, and every layer would keep rows * heads * tokens^2 scores.
-        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            return scaled_dot_product_attention(query, key, value, **others)
-    return scaled_dot_product_attention(query, key, value, **others)
 
 
 def _maker() -> str:

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from matdarwin.models.products import attend
+from matdarwin.training.attention import attend
 from matdarwin.training.batches import Batch
 
 _NAME, _ROWS = "matdarwin_packed", "matdarwin_rows"
@@ -47,7 +46,7 @@ def hidden_states(decoder: Any, batch: Batch, embeddings: Any | None) -> Any:
     positions = torch.zeros_like(batch.ids)
     positions[:before] = torch.arange(before, device=device)
     positions[before:] = before + batch.back % length
-    mask = torch.ones((length, before + length), dtype=torch.bool, device=device).tril(before)[None, None]
+    mask = torch.ones((length, before + length), dtype=torch.bool, device=device).tril(before)
     given = {"input_ids": batch.ids[None]} if embeddings is None else {"inputs_embeds": embeddings[None]}
     with _attending(decoder.config, _NAME):
         found = decoder(
@@ -99,16 +98,10 @@ def _attention(
     made = []
     if before:
         first, its_keys, its_values = (states[:, :, :before] for states in (query, key, value))
-        groups = module.num_key_value_groups
-        made.append(
-            attend(first, repeat_kv(its_keys, groups), repeat_kv(its_values, groups), is_causal=True, scale=scaling)[
-                0
-            ].transpose(0, 1)
-        )
+        made.append(attend(first, its_keys, its_values, None, scaling)[0].transpose(0, 1))
         keys = torch.cat([its_keys.expand(rows, -1, -1, -1), keys], 2)
         values = torch.cat([its_values.expand(rows, -1, -1, -1), values], 2)
-    keys, values = (repeat_kv(states, module.num_key_value_groups) for states in (keys, values))
-    found = attend(queries, keys, values, attn_mask=mask, scale=scaling)
+    found = attend(queries, keys, values, mask, scaling)
     made.append(found.transpose(1, 2).flatten(0, 1).index_select(0, back))
     return torch.cat(made)[None], None
 
@@ -117,8 +110,7 @@ def _causal(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None, **others: Any
 ) -> tuple[Any, None]:
     """Attention of one layer over padded rows: no token sees the padding, which stands behind it."""
-    keys, values = (repeat_kv(states, module.num_key_value_groups) for states in (key, value))
-    return attend(query, keys, values, is_causal=True, scale=scaling).transpose(1, 2), None
+    return attend(query, key, value, None, scaling).transpose(1, 2), None
 
 
 # No mask is registered under these names, so transformers makes none.
