@@ -90,6 +90,24 @@ def everywhere() -> Any:
     return patch("matdarwin.training.loop.collate", collate)
 
 
+@contextmanager
+def undirected() -> Iterator[None]:
+    """fp32 products by the library that PyTorch itself would take."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def by_blocks() -> Iterator[None]:
+    """Attention as PyTorch computes it by itself, with its own library for products."""
+    with undirected(), patch("matdarwin.training.attention._SCORES", 0):
+        yield
+
+
 def unrecorded() -> Any:
     """No step is recorded as a CUDA graph."""
     return patch("matdarwin.training.graphs.Graphs.take", staticmethod(lambda rows: False))
@@ -106,12 +124,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "padded rows": {"around": padded},
     "no shared prefix": {"around": unshared},
     "padded rows, no shared prefix": {"around": plain},
+    "products by PyTorch's choice": {"around": undirected},
+    "products and attention by PyTorch's choice": {"around": by_blocks},
     "rows in a random order": {"shuffled": True},
     "output layer at every position": {"around": everywhere},
     "all embeddings trained": {"embeddings": "trained"},
     "no embeddings trained": {"embeddings": "frozen"},
     "AdamW not fused": {"around": unfused},
     "bf16 autocast": {"autocast": torch.bfloat16},
+    "bf16 autocast, attention by PyTorch's choice": {"autocast": torch.bfloat16, "around": by_blocks},
     "activations computed anew": {"options": {"checkpointing": True}},
     "layers compiled": {"options": {"compile": True}},
     "batch in four parts": {"options": {"micro_batch": 8}},
@@ -121,13 +142,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def settings(device: torch.device) -> dict[str, dict[str, Any]]:
     """The settings of a device: a GPU trains in bf16 and records its steps, so that there fp32 and none recorded are the changes.
 
-    How packed batches are laid out says nothing there: a recorded step lays them out in its own way.
+    How packed batches are laid out says nothing there: a recorded step lays them out in its own way. Nor do the libraries of a CPU.
     """
     if device != CUDA:
         return SETTINGS
-    layouts = (padded, unshared, plain, everywhere)
+    unchanged = (padded, unshared, plain, everywhere, undirected, by_blocks)
     found = {
-        name: one for name, one in SETTINGS.items() if name != "bf16 autocast" and one.get("around") not in layouts
+        name: one for name, one in SETTINGS.items() if name != "bf16 autocast" and one.get("around") not in unchanged
     }
     found["steps not recorded"] = {"around": unrecorded}
     return {name: {"autocast": torch.bfloat16, **one} for name, one in found.items()} | {"fp32": {}}

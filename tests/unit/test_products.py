@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +26,8 @@ def precision() -> Iterator[None]:
 
 @pytest.fixture
 def amd(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kept in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        monkeypatch.setenv(kept, "7")
     monkeypatch.setattr(products, "_maker", lambda: "AuthenticAMD")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
@@ -101,3 +105,26 @@ def test_the_processors_maker_is_read_from_what_the_system_tells(monkeypatch: py
     assert products._maker() == "AuthenticAMD"
     monkeypatch.setattr(products.platform, "processor", lambda: "arm")
     assert products._maker() != "AuthenticAMD"
+
+
+_MANY_SHAPES = """
+import resource, sys, torch
+from matdarwin.models import products
+products._maker = lambda: "AuthenticAMD"
+torch.set_num_threads(1)
+if not products.choose_library():
+    sys.exit()
+kib = []
+for tokens in range(100, 400):
+    torch.ones(tokens, 576) @ torch.ones(576, 1536)
+    kib.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(kib[-1] - kib[49])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="tells memory as Linux does")
+def test_memory_does_not_grow_with_the_shapes_that_were_met() -> None:
+    done = subprocess.run([sys.executable, "-c", _MANY_SHAPES], capture_output=True, text=True, check=True)
+    if not done.stdout:
+        pytest.skip("oneDNN is not chosen on such a processor")
+    assert int(done.stdout) < 100 * 1024, "250 more shapes"

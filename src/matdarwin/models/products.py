@@ -12,6 +12,7 @@ small products; attention as PyTorch writes it out has two large ones instead, a
 from __future__ import annotations
 
 import functools
+import os
 import platform
 from pathlib import Path
 
@@ -36,6 +37,10 @@ def choose_library() -> bool:
     slow = _maker() == "AuthenticAMD" and torch.backends.cpu.get_cpu_capability() == "AVX512"
     if not (both and slow) or torch.cuda.is_available() or torch.get_float32_matmul_precision() != "highest":
         return False
+    # Read at the first product. Its code and memory are kept for each shape, a megabyte for each of 1,024 by default, and
+    # hardly two batches have the same: some gigabytes after some hundred steps. All layers of a model need fewer than 32.
+    for kept in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(kept, "32")
     # Sets CUDA's precision, too, of which there is none. oneDNN's alone would make the getter above fail in other packages.
     torch.set_float32_matmul_precision("medium")
     if not _exact():
