@@ -52,6 +52,7 @@ def unit(
     return UnitResult(
         strategy=strategy, size=limits(size), hash="0", tasks=tasks, machine={"cpu": "abacus", "cores": 2},
         finished="2026-01-01T00:00:00+00:00", seconds=60.0, commit="abc",
+        training={} if strategy == RIVALS else {"seconds_training": 1000.0},
     )  # fmt: skip
 
 
@@ -205,3 +206,10 @@ def test_table_says_what_the_summary_says(whole: list[UnitResult], tmp_path: Pat
     assert "scores are not in yet" in text and text.count("**not settled**") == 3
     assert "Base-ST: phase, energy; " in text and "(../results/strategies/figure2.png)" in text
     assert strategies_table.sections(tmp_path / "elsewhere") is None
+
+
+def test_time_is_that_of_all_starts_and_none_of_an_earlier_stage(whole: list[UnitResult]) -> None:
+    # Of a unit its 1,000 s of training and 1 s for each task that is scored, whatever its last start took; rivals as fitted.
+    assert summarise(whole, TASKS).seconds == {
+        "base-st": 4 * 1001.0, "qa-mt": 1004.0, "random-st": 4 * 1001.0, RIVALS: 4 * 60.0,
+    }  # fmt: skip

@@ -138,10 +138,18 @@ def summarise(units: Sequence[UnitResult], names: Sequence[str]) -> Summary:
         commit=list(dict.fromkeys(unit.commit for unit in units if unit.strategy != RIVALS)),
         machine=_different([unit.machine for unit in units]),
         seconds={
-            strategy: round(sum(unit.seconds for unit in units if unit.strategy == strategy), 1)
+            strategy: round(sum(map(_spent, (unit for unit in units if unit.strategy == strategy))), 1)
             for strategy in dict.fromkeys(unit.strategy for unit in units)
         },
     )
+
+
+def _spent(unit: UnitResult) -> float:
+    """Seconds that a unit took over all its starts, apart from earlier stages, which it may share with others."""
+    if unit.strategy == RIVALS:
+        return unit.seconds
+    scoring = sum(scored.seconds for task in unit.tasks.values() for scored in task.models.values())
+    return float(unit.training.get("seconds_training", 0.0)) + scoring
 
 
 def write_summary(summary: Summary, folder: Path) -> Path:

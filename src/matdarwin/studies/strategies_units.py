@@ -168,7 +168,9 @@ class UnitResult(_Typed):
     scored_commit: str | None = None
     machine: dict[str, Any]
     finished: str
-    seconds: float
+    seconds: float = Field(
+        description="Of the start that finished it, with what earlier stages it trained or waited for."
+    )
 
 
 def limits(size: Size) -> dict[str, Any]:
