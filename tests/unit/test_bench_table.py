@@ -34,7 +34,7 @@ def result() -> dict[str, object]:
     for style, times in (("compact", 2.4), ("alpaca", 8.5)):
         summary |= {f"{style}_times_trl": 6.5, f"{style}_times_trl_tuned": times, f"{style}_times_trainer": 1.9}
     low = {"whole": {"peak_gib": 2.3, "rows_per_second": 17.2}, "parts": {"peak_gib": 1.7, "rows_per_second": 12.9}}
-    lora = {"batch": 32, "part": 4, "found": dict.fromkeys(styles, low)}
+    lora = {"batch": 32, "part": 4, "found": dict.fromkeys(styles, low), "machine": {"cpu": "another", "threads": 1}}
     rows = {style: {"batch": 32, "longest": 40} for style in styles}
     keys = ("who", "style", "format", "order")
     runs = [
@@ -54,7 +54,7 @@ def test_every_trainer_has_its_line(tmp_path: Path) -> None:
     assert "| compact | TRL's SFTTrainer at its own defaults | bf16, random order | 3.2 | 1 |" in text
     assert "compact prompts 6.5 times TRL at its defaults, 2.4 times TRL well set" in text
     told = "2.3 GiB and 17 rows a second with a batch at once, 1.7 GiB and 13 in parts of 4 rows"
-    assert f"batches of 32: compact prompts {told}; alpaca prompts {told}." in text
+    assert f"batches of 32 (another, 1 threads): compact prompts {told}; alpaca prompts {told}." in text
     assert "53 %" in text and "medians of the runs that are stated" in text
 
 

@@ -80,7 +80,8 @@ def _train(data: dict[str, Any]) -> str:
                 ]
             ),
             f"Ours: {times}. Matrix products run at {gflops} GFLOP/s here, of which training reaches "
-            f"{100 * summary['matmul_share']:.0f} % with compact prompts. Low-rank training of batches of {lora['batch']}: {low}.",
+            f"{100 * summary['matmul_share']:.0f} % with compact prompts. Low-rank training of batches of {lora['batch']} "
+            f"({_where(lora['machine'])}): {low}.",
         ]
     )
 
