@@ -1,4 +1,4 @@
-"""Which library multiplies fp32 matrices on a CPU: a matter of the processor's make, never of exactness."""
+"""Which library multiplies fp32 matrices on a CPU: a matter of the processor's make, never of rounded factors."""
 
 from __future__ import annotations
 

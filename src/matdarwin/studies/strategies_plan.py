@@ -28,8 +28,8 @@ from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.options import Stage
 
-RATE = 250.0
-"""Tokens that training takes a second and thread, of the small base in fp32: measured on an AMD EPYC under load."""
+RATE = 220.0
+"""Tokens that training takes a second and thread, of the small base in fp32: what Random-MT had on an AMD EPYC under load."""
 
 _FORWARD = 1 / 3
 """Cost of a token that is only read, of one that is learnt from."""

@@ -73,8 +73,8 @@ def _limits(summary: Summary) -> str:
     )  # fmt: skip
     return (
         f"Limits: {rows} training rows and {tests} test rows a task; {size['examples']:,} examples of a task seen on average in "
-        f"every strategy, in batches of {size['batch_size']}; {size['folds']} folds. It took {hours:.1f} hours, the "
-        f"earlier stages apart, on {where}."
+        f"every strategy, in batches of {size['batch_size']}; {size['folds']} folds. Its units took {hours:.1f} "
+        f"hours added up, though some ran side by side, the earlier stages apart, on {where}."
     )
 
 
