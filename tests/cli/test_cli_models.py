@@ -11,6 +11,7 @@ from tests.untrained import RECIPE, untrained
 
 from conftest import Darwin
 from matdarwin.models import export as exports
+from matdarwin.training.run import train
 
 
 @pytest.fixture
@@ -37,6 +38,23 @@ def test_export(darwin: Darwin, base: Path, tmp_path: Path) -> None:
     shown = darwin("models", "export", "one", "--to", str(tmp_path / "again"))
     assert shown.code == 0 and "gguf" not in shown.out
     assert "band gap of {material}: -> a number from 0 to 5 with exactly 1 decimal, in eV" in shown.out
+
+
+def test_export_of_a_base_that_samples(darwin: Darwin, home: Path, tmp_path: Path) -> None:
+    """Instruct models say how they sample, which transformers refuses to write beside answers that are not sampled."""
+    from transformers import AutoModelForCausalLM
+
+    base = tiny_base(home / "base")
+    (base / "generation_config.json").write_text(
+        json.dumps({"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20, "eos_token_id": [1, 2]})
+    )
+    recipe = tiny_recipe(base, [gap := tiny_task(home)], split={"calibration": 0.0})
+    made = train(recipe, tasks=[gap])
+    done = darwin("models", "export", made.name, "--to", str(tmp_path / "out"))
+    assert done.code == 0, done.err
+    settings = AutoModelForCausalLM.from_pretrained(tmp_path / "out").generation_config
+    assert settings.eos_token_id == made.tokenizer().eos_token_id
+    assert not settings.do_sample and settings.temperature in (None, 1.0) and settings.top_p in (None, 1.0)
 
 
 def test_export_refused(darwin: Darwin, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

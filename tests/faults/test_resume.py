@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tiny import tiny_base, tiny_recipe, tiny_task
+from tests.tiny import tiny_base, tiny_recipe, tiny_rows, tiny_task
 
 from matdarwin.models import sealing
 from matdarwin.models.checkpoint import Checkpoint
@@ -126,6 +126,34 @@ def test_the_best_epoch_is_kept_through_all_kills(
     assert contents(made) == contents(whole) and made.card.training["best_epoch"] == 3
 
 
+def test_weights_that_are_better_take_the_place_of_those_no_state_knows_of(
+    base: Path, task: Task, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matdarwin.training import judging
+
+    # Every epoch is better than the one before, and none is far enough from the last for a state of its own.
+    monkeypatch.setattr(judging, "validate", lambda run: {task.id: ("mae", 1 / len(run.lines()))})
+    options = {**OPTIONS, "optimising": {**OPTIONS["optimising"], "epochs": 8}}
+    with pytest.raises(Killed):
+        train(tiny_recipe(base, [task], **options), tasks=[task], report=Killer(7 * 4 + 4), save_every=3600)
+    assert [p.name for p in (folder(home) / "snapshots").iterdir()] == ["best-000007"]
+
+
+def test_too_little_memory_to_save_is_told(base: Path, task: Task, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from matdarwin.training.snapshots import Snapshots
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(Snapshots, "save", full)
+    with pytest.raises(TrainingError, match="memory does not suffice at saving the state of step 1; close other"):
+        train(tiny_recipe(base, [task], **OPTIONS), tasks=[task], save_every=0)
+    page = (folder(home) / "training.html").read_text(encoding="utf-8")
+    assert "the memory does not suffice at saving the state" in page
+
+
 def test_a_damaged_state_is_passed_over_for_the_one_before(
     base: Path, task: Task, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +234,13 @@ def test_metrics_that_a_power_cut_shortened_take_an_earlier_state(
     assert any("is shorter than at step" in text for text in said) and any("goes on at step" in text for text in said)
 
 
+def own_file(home: Path) -> Path:
+    """An auxiliary task of other materials, as a file."""
+    other = tiny_task(home, id="tiny_more", rows=tiny_rows(300)[150:], scored=False)
+    (home / "tiny_more.yaml").write_text(other.model_dump_json(exclude_none=True), encoding="utf-8")
+    return home / "tiny_more.yaml"
+
+
 def test_a_number_format_that_was_measured_is_kept(
     base: Path, task: Task, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,8 +248,10 @@ def test_a_number_format_that_was_measured_is_kept(
 
     from matdarwin.training import run as runs
 
-    recipe = tiny_recipe(base, [task], **{**OPTIONS, "dtype": "auto"})
-    for measured, report in ((torch.bfloat16, Killer(7)), (torch.float32, Silent())):
+    stage = {"name": "first", "tasks": [str(own_file(home))], "optimising": {"epochs": 1}}
+    recipe = tiny_recipe(base, [task], **{**OPTIONS, "dtype": "auto", "before": [stage]})
+    # Killed in the earlier stage, in the tasks' own, and then left alone.
+    for measured, report in ((torch.bfloat16, Killer(3)), (torch.float32, Killer(10)), (torch.float32, Silent())):
         with monkeypatch.context() as patch:
             patch.setattr(runs, "device_and_dtype", lambda *_, measured=measured, **__: (torch.device("cpu"), measured))
             try:
@@ -222,6 +259,9 @@ def test_a_number_format_that_was_measured_is_kept(
             except Killed:
                 continue
     assert made.card.training["resumed"] == 1 and made.card.training["dtype"] == "bfloat16"
+    (earlier,) = made.card.training["earlier"]
+    told = Checkpoint.open(made.folder.parent / earlier).card.training
+    assert told["resumed"] == 1 and told["dtype"] == "bfloat16"
 
 
 def test_what_a_kill_after_the_seal_has_left_is_cleared(base: Path, task: Task, home: Path) -> None:

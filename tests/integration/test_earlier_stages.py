@@ -181,6 +181,12 @@ def test_a_stage_moves_the_weights_and_is_no_product(home: Path, known: dict[str
     assert [line["step"] for line in lines if "step" in line] == list(range(1, stood.card.training["steps"] + 1))
 
 
+def test_what_goes_wrong_in_a_stage_names_its_own_keys(home: Path, known: dict[str, Task]) -> None:
+    wild = stage(optimising={**QUICK, "learning_rate": 1e30, "clip": 1e30})
+    with pytest.raises(TrainingError, match=r"^stage knowledge: .* lower before\.knowledge\.optimising\.learning_rate"):
+        train(recipe(tiny_base(home / "base"), before=[wild]), tasks=[known["tiny_gap"]])
+
+
 def test_tasks_of_a_stage_lose_the_test_materials_of_the_recipe(home: Path, known: dict[str, Task]) -> None:
     task = known["tiny_gap"]
     asked = recipe(home, before=[stage(tasks=["tiny_more", "tiny_computed"])])
@@ -355,8 +361,16 @@ def test_a_base_that_was_taught_the_test_materials_is_a_leak(home: Path, known: 
         assert audit_recipe(recipe(folder, tasks=["tiny_other"]), tasks=[other], folds=[0]).base == ()
     made = train(recipe(home / "exported"), tasks=[task], allow_leak=True)
     assert made.card.training["leaky"] is True
-    # What such a model is the base of knows as much.
-    assert len(audit_recipe(recipe(made.folder / "weights"), tasks=[task], folds=[0]).base) == 2
+    # What such a model is the base of knows as much, and is not thought clean once that is out of sight.
+    asked = recipe(made.folder / "weights")
+    assert len(audit_recipe(asked, tasks=[task], folds=[0]).base) == 2
+    # Of random weights the shape alone is taken.
+    assert audit_recipe(recipe(home / "exported", weights="random"), tasks=[task], folds=[0]).base == ()
+    (home / "exported").rename(home / "moved")
+    assert any(
+        "exported, which is gone, so what that was taught is not known" in one
+        for one in audit_recipe(asked, tasks=[task], folds=[0]).base
+    )
 
 
 def test_a_base_that_held_the_same_materials_out_is_none(home: Path, known: dict[str, Task]) -> None:

@@ -54,6 +54,20 @@ def test_what_is_measured_is_what_would_be_trained(base: Path, task: Task, optim
         assert found.parameters[0] < plain.parameters[0]
 
 
+def test_kept_weights_count_as_they_are_kept(base: Path, task: Task) -> None:
+    """Of embeddings some rows move, but the best weights by validation have all of them."""
+    split = {"calibration": 0.0, "validation": 0.2}
+    used, trained = (
+        plan(tiny_recipe(base, [task], split=split, optimising={"embeddings": which}), tasks=[task])
+        for which in ("used", "trained")
+    )
+    moving, whole = used.parameters[0], trained.parameters[0]
+    assert moving < whole
+    # Three states with two moments, three sets of kept weights, and the checkpoint.
+    for found, states in ((used, moving), (trained, whole)):
+        assert found.disk_gib * 2**30 == pytest.approx(4 * (9 * states + 3 * whole + found.parameters[1]))
+
+
 def test_what_training_refuses_a_plan_refuses(base: Path, task: Task) -> None:
     recipe = tiny_recipe(base, [task], split={"rule": "none"})
     for do in (plan, train):

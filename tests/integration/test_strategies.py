@@ -15,12 +15,14 @@ from matdarwin.evaluation.protocol import score_task
 from matdarwin.language.prompts import style
 from matdarwin.models.base import Base
 from matdarwin.studies import strategies, strategies_units
-from matdarwin.studies.strategies_plan import costs, plan, side_by_side, units_of
+from matdarwin.studies.strategies_plan import Pace, costs, measure, plan, side_by_side, units_of
 from matdarwin.studies.strategies_summary import read_summary
 from matdarwin.studies.strategies_units import REDUCED, Size, Unit, UnitResult, finished, recipe_of, rows_of, run_unit
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
+from matdarwin.training import plan as plans
 from matdarwin.training.errors import TrainingError
+from matdarwin.training.plan import PlannedStage
 from matdarwin.training.recipe import split_of
 from matdarwin.training.recipe_files import load_for_tasks, load_recipe
 from matdarwin.training.report import Silent
@@ -34,6 +36,7 @@ STRATEGIES = [f"{first}-{second}" for first in ("base", "qa", "random", "know") 
 def size(home: Path, monkeypatch: pytest.MonkeyPatch) -> Size:
     """Two tiny tasks, and a third that teaches before them, as if they were of the library; recipes of all strategies."""
     monkeypatch.chdir(home)
+    monkeypatch.setattr(plans, "_MEASURED", 0.05)
     known: dict[str, Task] = {
         "tiny_gap": tiny_task(home),
         "tiny_metal": tiny_task(home, kind="classification"),
@@ -183,6 +186,34 @@ def test_no_unit_begins_that_would_end_too_late(size: Size) -> None:
         strategies.run(size, only=["base-sst"])
 
 
+def test_an_earlier_stage_is_time_of_the_first_unit_that_needs_it(
+    size: Size, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_task = costs(size)
+    pace = measure(size, {"know-mt", "base-st"})
+    (stage,) = pace.stages["know"]
+    assert pace.tokens_per_second > 0 and not stage.stands and stage.seconds > 0 and set(pace.stages) == {"know"}
+    know, base = Unit("know-mt"), Unit("base-mt")
+    waited = pace.seconds(know, by_task) - pace.seconds(base, by_task)
+    assert waited == pytest.approx(stage.seconds)
+    pace.began(know)
+    assert pace.seconds(know, by_task) == pace.seconds(base, by_task)
+    hour = PlannedStage("qa", 100, 10, 1_000, 3600.0, stands=False)
+    monkeypatch.setattr(strategies, "measure", lambda *_: Pace(1e6, {"qa": (hour,)}))
+    assert strategies.run(size, only=["qa-st"], minutes=30) == []
+    assert capsys.readouterr().out.count("left for another time: about 60 minutes") == 2
+
+
+def test_a_stage_that_stands_takes_no_time(size: Size) -> None:
+    run_unit(Unit("know-mt"), size, Silent())
+    pace = measure(size, {"know-mt"})
+    assert [stage.stands for stage in pace.stages["know"]] == [True]
+    assert pace.seconds(Unit("know-mt"), costs(size)) == Pace(pace.tokens_per_second).seconds(
+        Unit("know-mt"), costs(size)
+    )
+    assert "which stands" in plan(size, pace)
+
+
 def test_rivals_see_the_rows_that_the_models_see(size: Size) -> None:
     done = run_unit(Unit("rivals", "tiny_metal"), size, Silent())
     task = done.tasks["tiny_metal"]
@@ -212,12 +243,11 @@ def test_plan_and_order(size: Size) -> None:
     units = units_of(costs(size))
     assert len(units) == len(set(units)) == 2 + 3 * 2 + 4
     assert [unit.strategy for unit in units[:5]] == ["rivals", "rivals", "base-st", "random-st", "qa-st"]
-    text = plan(size, [units[0]])
-    assert (
-        "rivals: 2 units (1 to do)" in text
-        and "stage knowledge: " in text
-        and text.splitlines()[-1].startswith("all: ")
-    )
+    text = plan(size, measure(size, {unit.strategy for unit in units}), [units[0]])
+    assert "rivals: 2 units (1 to do)" in text and "stage knowledge: " in text
+    assert text.splitlines()[-1].startswith("all: ") and text.endswith(" to do")
+    # Trees are fitted at no rate of tokens.
+    assert measure(size, {"rivals"}).seconds(units[0], costs(size)) < 60
 
 
 def test_recipes_of_the_strategies_share_their_stages() -> None:
@@ -232,6 +262,9 @@ def test_recipes_of_the_strategies_share_their_stages() -> None:
         )  # fmt: skip
         assert several.split.folds == "aligned" and several.sampling == recipes["base-mt"].sampling
     assert [stage.name for stage in recipes["qa-mt"].before] == ["qa"] and not recipes["random-mt"].before
+    # As docs/training.md has it for sharded weights.
+    whole = load_recipe(RECIPES / "qa-mt.yaml", ["before.qa.optimising.embeddings=trained"])
+    assert whole.before[0].optimising.embeddings == "trained"
     assert recipes["random-st"].weights == recipes["random-mt"].weights == "random"
     knowledge = recipes["know-st"].before[0]
     assert all(registry.load(name).origin == "computed" and not registry.load(name).scored for name in knowledge.tasks)

@@ -167,6 +167,16 @@ def test_a_trial_that_fails_is_told_and_passed_over(recipe: Path, home: Path, tr
     assert found.best.number != 1 and standing(home) == {found.best.checkpoint}
 
 
+def test_settings_that_exclude_one_another_are_a_trial_that_failed(recipe: Path, trained: Trained) -> None:
+    """Each of them may be set, so that only the trial that draws both tells."""
+    method, weights = "method=choice:full,lora", "weights=choice:pretrained,random"
+    found = run(recipe, method, weights, trials=8)
+    failed = [trial for trial in found.trials if trial.reason is not None]
+    assert failed and all(set(trial.settings) == {"method=lora", "weights=random"} for trial in failed)
+    assert "low-rank updates of random weights learn nothing" in str(failed[0].reason) and failed[0].checkpoint == ""
+    assert len(found.trials) == 8 and found.best.reason is None
+
+
 def test_a_full_disk_is_no_fault_of_the_settings(recipe: Path, home: Path, trained: Trained) -> None:
     def full(number: int) -> Exception:
         error = TrainingError("the disk is full")

@@ -22,7 +22,7 @@ from matdarwin.models.checkpoint import Checkpoint, CheckpointError
 from matdarwin.prediction.intervals import Calibration
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks.schema import Task
-from matdarwin.training import judging, loop, teach
+from matdarwin.training import judging, loop, stages, teach
 from matdarwin.training import run as runs
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.report import Silent
@@ -410,6 +410,49 @@ def test_nothing_to_train_on_is_said(base: Path, tmp_path: Path, kind: str) -> N
     empty = replace(leakage.split([task], None), train={task.id: []})
     with pytest.raises(TrainingError, match="no training row is left"):
         train(tiny_recipe(base, [task]), tasks=[task], split=empty)
+
+
+def test_a_format_that_intervals_cannot_be_calibrated_in_is_refused_before_anything_is_trained(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where no model is asked in int8: the run would end in an error after its last step."""
+    choose = runs.device_and_dtype
+
+    def on_a_gpu(dtype: str, *, training: bool) -> Any:
+        if dtype == "int8":
+            raise BaseModelError("int8: for asking on a CPU alone")
+        return choose(dtype, training=training)
+
+    monkeypatch.setattr(runs, "device_and_dtype", on_a_gpu)
+    monkeypatch.setattr(stages, "device_and_dtype", on_a_gpu)
+    task = tiny_task(tmp_path)
+    steps = Listening()
+    with pytest.raises(BaseModelError, match="int8: for asking on a CPU alone"):
+        train(tiny_recipe(base, [task], predicting={"dtype": "int8"}), tasks=[task], report=steps)
+    assert not steps.heard
+    # Where nothing is calibrated, nothing is asked here.
+    made = train(
+        tiny_recipe(base, [task], predicting={"dtype": "int8"}, split={"calibration": 0.0}), tasks=[task], report=steps
+    )
+    assert steps.heard and made.calibration() == {}
+
+
+class Listening(Silent):
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+
+    def step(self, done: int, text: str) -> None:
+        self.heard.append(done)
+
+
+def test_too_little_memory_for_calibrating_is_told(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(Predictor, "distributions", full)
+    task = tiny_task(tmp_path)
+    with pytest.raises(TrainingError, match=r"at calibrating tiny_gap; set predicting\.batch_size to \d+ or less"):
+        train(tiny_recipe(base, [task], split={"validation": 0.0}), tasks=[task])
 
 
 def test_a_loss_that_explodes_ends_the_run_without_a_checkpoint(base: Path, tmp_path: Path) -> None:

@@ -37,6 +37,13 @@ def test_a_folder_is_found_and_its_hash_follows_the_weights(home: Path, saved: P
     assert find_base(str(other)).sha256 != base.sha256
 
 
+def test_a_folder_is_remembered_by_its_whole_path(home: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with a slash in it could else be taken for one of the hub, once it is asked for in another folder."""
+    monkeypatch.chdir(saved.parent.parent)
+    near = f"{saved.parent.name}/{saved.name}"
+    assert find_base(near).name == str(saved.resolve()) and find_base(near).sha256 == find_base(str(saved)).sha256
+
+
 def test_the_remembered_hash_is_not_used_for_other_bytes(home: Path, tmp_path: Path) -> None:
     folder = tiny_base(tmp_path / "b")
     before = find_base(str(folder)).sha256

@@ -453,9 +453,18 @@ def test_too_little_memory_is_told_with_batch_and_remedy(monkeypatch: pytest.Mon
         run(tiny_model(64))
 
 
-def test_too_little_memory_for_the_moments_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no room"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch", "cuda", "cublas"],
+)
+def test_too_little_memory_for_the_moments_is_told_too(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> Any:
-        raise torch.OutOfMemoryError("no room")
+        raise error
 
     monkeypatch.setattr(torch.optim.AdamW, "step", full)
     with pytest.raises(TrainingError, match=r"does not suffice at step 1 for 8 rows .* optimising.checkpointing"):

@@ -14,6 +14,7 @@ from matdarwin.training.recipe import Recipe, RecipeError
 from matdarwin.training.recipe_files import build_recipe, load_recipe
 
 PLAIN: dict[str, Any] = {"name": "plain", "tasks": ["expt_gap"]}
+STAGES: list[dict[str, Any]] = [{"name": "qa", "texts": ["sciqag"]}, {"name": "own", "tasks": ["computed_gap"]}]
 
 
 def build(settings: list[str] | None = None, **keys: Any) -> Recipe:
@@ -105,11 +106,23 @@ def test_settings_change_nested_keys_and_have_yaml_types(tmp_path: Path) -> None
         ("name.x=3", "name is a single value and has no keys below it"),
         ("optimising.epoch=3", "optimising.epoch is no key of a recipe; did you mean epochs?"),
         ("tasks=[", "not readable as YAML"),
+        ("before.qb.seed=3", r"before takes NAME\.KEY below it, with the names qa, own"),
+        ("before.qa=3", r"before takes NAME\.KEY below it"),
+        ("tasks.a=3", r"tasks takes NAME\.KEY below it, with the names none"),
+        ("before.own.optimising.epoch=3", r"before\.1\.optimising\.epoch is no key of a recipe; did you mean epochs\?"),
     ],
 )
 def test_a_wrong_setting_is_named(setting: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        build([setting])
+        build([setting], before=STAGES)
+
+
+def test_a_setting_reaches_an_earlier_stage_by_its_name() -> None:
+    made = build(["before.own.optimising.embeddings=trained", "before.own.optimising.epochs=2"], before=STAGES)
+    first, second = made.before
+    assert (second.optimising.embeddings, second.optimising.epochs) == ("trained", 2)
+    assert first.optimising.embeddings == "used" and made.optimising.embeddings == "used"
+    assert build(["before.1.optimising.epochs=2"], before=STAGES).before[1].optimising.epochs == 2
 
 
 def test_overrides_hold_where_their_task_is_trained_alone() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,24 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file on the disk itself, whole or not at all; whoever reads it sees the old one or the new one.
+
+    Args:
+        path: The file; its folder is made.
+        text: What it shall hold, as UTF-8.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Processes of other machines may write into the same folder, so a process's number is not enough.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        sync(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def sync_all(folder: Path) -> None:

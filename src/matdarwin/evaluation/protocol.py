@@ -25,10 +25,11 @@ from matdarwin.prediction.intervals import Calibration
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
+from matdarwin.training.cards import parts_of
 from matdarwin.training.provenance import commit, machine
 from matdarwin.training.recipe import Recipe
 from matdarwin.training.report import Report, Silent
-from matdarwin.training.run import parts_of, recipe_hash, split_of, train
+from matdarwin.training.run import recipe_hash, split_of, train
 
 COVERAGE = 0.9
 FOLDS = (0, 1, 2, 3, 4)

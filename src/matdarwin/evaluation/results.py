@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from matdarwin.data import disk
 from matdarwin.evaluation.board import BoardRow
 from matdarwin.evaluation.metrics import ClassificationScore, FoldScore, RegressionScore, over_folds
 
@@ -132,10 +133,7 @@ def board_path(task: str, strategy: str) -> Path:
 
 def write(result: BaseModel, path: Path) -> Path:
     """Write a result file in one step; a reader sees the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(result.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
-    part.replace(path)
+    disk.write_whole(path, result.model_dump_json(indent=1, exclude_none=True) + "\n")
     return path
 
 

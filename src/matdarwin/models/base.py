@@ -7,7 +7,6 @@ import functools
 import gc
 import hashlib
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -45,7 +44,7 @@ class BaseModelError(RuntimeError):
 
 @dataclass(frozen=True)
 class Base:
-    """A base model on disk: its name, its folder, and the hash that checkpoints remember it by."""
+    """A base model on disk: its name (a folder's is its whole path), its folder, and the hash that checkpoints remember it by."""
 
     name: str
     folder: Path
@@ -66,6 +65,8 @@ def find_base(name: str) -> Base:
         folder = _unpacked(name)
     elif Path(name).is_dir():
         folder = Path(name)
+        # Remembered by its whole path: a checkpoint may be opened from another folder.
+        name = str(folder.resolve())
         if not (folder / "config.json").is_file():
             raise BaseModelError(
                 f"{name} is a folder without config.json, so it holds no model in transformers' format"
@@ -206,7 +207,10 @@ def device_and_dtype(dtype: AskedIn, *, training: bool) -> tuple[Any, Any]:
         if training:
             raise BaseModelError("int8: a model is asked in it, not trained; choose auto, fp32 or bf16")
         if device.type != "cpu":
-            raise BaseModelError("int8: for asking on a CPU alone; choose bf16 on a GPU")
+            raise BaseModelError(
+                "int8: for asking on a CPU alone; choose bf16 on a GPU, as predicting.dtype or --dtype. A checkpoint can be "
+                "asked in int8 elsewhere"
+            )
         return device, torch.int8
     if dtype == "auto":
         fast = training and (device.type == "cuda" or _cpu_prefers_bf16())
@@ -331,11 +335,6 @@ def _weights_hash(folder: Path) -> str:
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-    # By rename: another process must not read half of it.
-    part = memo.with_name(f"{memo.name}.{os.getpid()}")
     with sources.disk_errors(memo):
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(digest.hexdigest())
-        disk.sync(part)
-        part.replace(memo)
+        disk.write_whole(memo, digest.hexdigest())
     return digest.hexdigest()

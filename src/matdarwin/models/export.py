@@ -89,10 +89,13 @@ def export(checkpoint: Checkpoint, to: Path, *, gguf: bool = False) -> Exported:
 
     model, tokenizer = checkpoint.model(torch.float32), checkpoint.tokenizer()
     # An answer ends with this token, whatever the base model's own settings say; and the likeliest answer is wanted.
-    settings = model.generation_config
-    settings.eos_token_id, settings.do_sample = tokenizer.eos_token_id, False
-    if tokenizer.pad_token_id is not None:
-        settings.pad_token_id = tokenizer.pad_token_id
+    # Nothing of these stays: a temperature beside no sampling, for one, is refused when the model is written.
+    from transformers import GenerationConfig
+
+    model.generation_config = GenerationConfig(
+        do_sample=False, eos_token_id=tokenizer.eos_token_id, bos_token_id=model.generation_config.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else model.generation_config.pad_token_id,
+    )  # fmt: skip
     note = describe(checkpoint, tokenizer)
     if gguf:
         from matdarwin.models.gguf_file import check, write_gguf

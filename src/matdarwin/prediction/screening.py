@@ -371,10 +371,7 @@ def _begin(folder: Path, job: dict[str, Any]) -> None:
         # Nothing counts before the job stands.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(job, indent=2), encoding="utf-8")
-        disk.sync(part)
-        part.replace(path)
+        disk.write_whole(path, json.dumps(job, indent=2))
         disk.sync(folder)
         return
     before = json.loads(path.read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from matdarwin.data import leakage, sources
+from matdarwin.data import disk, leakage, sources
 from matdarwin.data.leakage import Split
 from matdarwin.evaluation import baselines, results
 from matdarwin.evaluation.features import FEATURE_VERSION
@@ -105,9 +105,7 @@ def run_demo(report: Report, *, folder: Path, recipe: Path = RECIPE, trees: int 
     )  # fmt: skip
     results.write(result, folder / "result.json")
     path = folder / "report.html"
-    part = path.with_suffix(".part")
-    part.write_text(page(result), encoding="utf-8")
-    part.replace(path)
+    disk.write_whole(path, page(result))
     report.say((f"reused {', '.join(reused)}; " if reused else "") + f"the report is {path}")
     return path
 

@@ -15,7 +15,7 @@ from matdarwin.data.sources import DataError
 from matdarwin.models.base import BaseModelError
 from matdarwin.models.checkpoint import CheckpointError
 from matdarwin.studies.strategies_figure import draw
-from matdarwin.studies.strategies_plan import costs, plan, seconds_of, side_by_side, units_of
+from matdarwin.studies.strategies_plan import costs, measure, plan, side_by_side, units_of
 from matdarwin.studies.strategies_summary import read_units, summarise, write_summary
 from matdarwin.studies.strategies_units import (
     FULL,
@@ -82,24 +82,27 @@ def run(
     Raises:
         ValueError: `only` means no unit; `minutes` is given with several jobs, whose time cannot be foreseen; or the GPU has
             no room for so many.
+        TrainingError, CheckpointError, DataError, BaseModelError: No training step could be measured.
     """
     began = time.monotonic()
     report = Lines()
     by_task = costs(size)
-    units = _chosen(units_of(by_task), only)
+    units = [unit for unit in _chosen(units_of(by_task), only) if not finished(unit, size)]
     if jobs > 1:
         if minutes is not None:
             raise ValueError("--minutes: only with one job, since the time of several at once cannot be foreseen")
-        return _at_once([unit for unit in side_by_side(units, by_task) if not finished(unit, size)], size, jobs, keep)
+        return _at_once(side_by_side(units, by_task), size, jobs, keep)
+    if not units:
+        return []
+    pace = measure(size, {unit.strategy for unit in units}, report)
     faults = []
     for number, unit in enumerate(units, start=1):
-        if finished(unit, size):
-            continue
-        estimate = seconds_of(unit, by_task)
+        estimate = pace.seconds(unit, by_task)
         if minutes is not None and time.monotonic() - began + estimate > 60 * minutes:
             report.say(f"{unit.id} is left for another time: about {estimate / 60:.0f} minutes")
             continue
         report.say(f"unit {number} of {len(units)}: {unit.id}, about {estimate / 60:.0f} minutes")
+        pace.began(unit)
         try:
             done = run_unit(unit, size, report, keep=keep)
         except _FAULTS as error:
@@ -185,7 +188,9 @@ def main(words: list[str] | None = None) -> None:
     size = FULL if given.full else REDUCED
     try:
         if given.what == "plan":
-            print(plan(size, [unit for unit in units_of(costs(size)) if finished(unit, size)]))
+            units = units_of(costs(size))
+            pace = measure(size, {unit.strategy for unit in units}, Lines())
+            print(plan(size, pace, [unit for unit in units if finished(unit, size)]))
         elif given.what == "summary":
             print(summary(size))
         elif faults := run(size, only=given.only, minutes=given.minutes, keep=given.keep, jobs=given.jobs):
@@ -193,7 +198,7 @@ def main(words: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("stopped; finished units are kept, and the one at work goes on where it stood", file=sys.stderr)
         raise SystemExit(130) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, *_FAULTS) as error:
         raise SystemExit(f"error: {error}") from error
 
 

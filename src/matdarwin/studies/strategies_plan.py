@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import bisect
-import os
+import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
-from matdarwin.data import texts
 from matdarwin.language.answers import grid
 from matdarwin.language.prompts import Asked, Encoder, style
 from matdarwin.language.writing import Writing
@@ -26,16 +25,14 @@ from matdarwin.studies.strategies_units import (
 )
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Example, Task
-from matdarwin.training.options import Stage
-
-RATE = 220.0
-"""Tokens that training takes a second and thread, of the small base in fp32: what Random-MT had on an AMD EPYC under load."""
+from matdarwin.training.plan import PlannedStage
+from matdarwin.training.plan import plan as plan_training
+from matdarwin.training.report import Report
 
 _FORWARD = 1 / 3
 """Cost of a token that is only read, of one that is learnt from."""
 
-_EACH = {RIVALS: 20.0}
-_OTHERWISE = 20.0
+_EACH = 20.0
 """Seconds a unit beside its tokens: fitting trees; or loading, sealing and hashing a model."""
 
 _LOOKED_AT = 200
@@ -58,9 +55,60 @@ class Cost:
     tests: int
 
     @property
-    def seconds(self) -> float:
-        """Time by the rate above, on all cores."""
-        return (self.learnt + _FORWARD * self.read) / (RATE * (os.cpu_count() or 1))
+    def tokens(self) -> float:
+        """Tokens that, were they learnt from, would take as long."""
+        return self.learnt + _FORWARD * self.read
+
+
+@dataclass
+class Pace:
+    """How fast this machine is, and what it has to do beside the units.
+
+    Attributes:
+        tokens_per_second: Tokens that training learns from.
+        stages: Earlier stages, by what the strategies that need them begin with; the first unit that needs them trains them.
+    """
+
+    tokens_per_second: float
+    stages: dict[str, tuple[PlannedStage, ...]] = field(default_factory=dict)
+
+    def seconds(self, unit: Unit, by_task: dict[str, Cost]) -> float:
+        """Estimated time of a unit, with what earlier stages it would train."""
+        waited = sum(stage.seconds for stage in self.stages.get(_family(unit.strategy), ()))
+        return waited + _EACH + tokens_of(unit, by_task) / self.tokens_per_second
+
+    def began(self, unit: Unit) -> None:
+        """The earlier stages of a unit are trained by it, and not by those that come after."""
+        self.stages.pop(_family(unit.strategy), None)
+
+
+def measure(size: Size, strategies: Collection[str], report: Report | None = None) -> Pace:
+    """Measure real training steps, some seconds for each of the earlier stages that the strategies need.
+
+    Args:
+        size: Within which limits.
+        strategies: Those that would be run.
+        report: Where progress is told.
+
+    Raises:
+        TrainingError, CheckpointError, DataError, BaseModelError: As from training.
+    """
+    if set(strategies) <= {RIVALS}:
+        return Pace(math.inf)
+    families = {_family(strategy) for strategy in strategies}
+    wanted = [name for name in MULTIPLE if _family(name) in families and recipe_of(Unit(name), size).before]
+    pace = Pace(0.0)
+    for name in wanted or ["base-mt"]:
+        recipe = recipe_of(Unit(name), size)
+        tasks = [registry.load(task) for task in recipe.tasks]
+        found = plan_training(recipe, tasks=tasks, split=rows_of(recipe, tasks, size), report=report)
+        pace.tokens_per_second = found.tokens_per_second
+        pace.stages[_family(name)] = found.stages[:-1]
+    return pace
+
+
+def _family(strategy: str) -> str:
+    return strategy.partition("-")[0]
 
 
 def costs(size: Size) -> dict[str, Cost]:
@@ -77,33 +125,11 @@ def costs(size: Size) -> dict[str, Cost]:
     return found
 
 
-def stage_tokens(size: Size) -> dict[str, int]:
-    """Tokens of each earlier stage, by its name; a stage is trained once, by the first unit that needs it."""
-    encoder = _encoder(size)
-    found: dict[str, int] = {}
-    for strategy in MULTIPLE:
-        recipe = recipe_of(Unit(strategy), size)
-        tasks = [registry.load(name) for name in recipe.tasks]
-        for stage in recipe.before:
-            rows = rows_of(recipe, tasks, size).train
-            found[stage.name] = stage.optimising.epochs * sum(
-                _of_source(name, rows.get(name), stage, tasks, encoder) for name in (*stage.texts, *stage.tasks)
-            )
-    return found
-
-
-def _of_source(name: str, rows: Sequence[Example] | None, stage: Stage, tasks: Sequence[Task], encoder: Encoder) -> int:
-    task = None if rows is None else registry.load(name)
-    known = texts.load(name, tasks).rows if rows is None else rows
-    count = min(len(known), stage.sampling.caps.get(name, len(known)))
-    return round(count * sum(_tokens(known, task, encoder)))
-
-
 def _encoder(size: Size) -> Encoder:
     return Encoder(load_tokenizer(find_base(recipe_of(Unit("base-mt"), size).base).folder))
 
 
-def _tokens(rows: Sequence[Example], task: Task | None, encoder: Encoder) -> tuple[float, float]:
+def _tokens(rows: Sequence[Example], task: Task, encoder: Encoder) -> tuple[float, float]:
     """Mean tokens of question and of answer, over rows from all parts of the list."""
     looked = rows[:: max(1, len(rows) // _LOOKED_AT)]
     done = encoder.examples([Asked(task, row, 0, 0) for row in looked], style=style("compact"), writing=Writing())
@@ -122,12 +148,11 @@ def _branches(task: Task, rows: Sequence[Example]) -> float:
     return usual / 9
 
 
-def seconds_of(unit: Unit, by_task: dict[str, Cost]) -> float:
-    """Estimated time of a unit, without an earlier stage."""
-    fixed = _EACH.get(unit.strategy, _OTHERWISE)
+def tokens_of(unit: Unit, by_task: dict[str, Cost]) -> float:
+    """Tokens of a unit, without an earlier stage; none for rivals."""
     if unit.strategy == RIVALS:
-        return fixed
-    return fixed + sum(cost.seconds for name, cost in by_task.items() if unit.task in (None, name))
+        return 0.0
+    return sum(cost.tokens for name, cost in by_task.items() if unit.task in (None, name))
 
 
 def units_of(by_task: dict[str, Cost]) -> list[Unit]:
@@ -136,7 +161,7 @@ def units_of(by_task: dict[str, Cost]) -> list[Unit]:
     The rivals, then the single-task strategies on the cheaper half of the tasks, then the multi-task ones, then what
     remains. A task's strategies come one after the other, so that it can be compared as soon as possible.
     """
-    order = sorted(by_task, key=lambda name: (by_task[name].seconds, name))
+    order = sorted(by_task, key=lambda name: (by_task[name].tokens, name))
     half = len(order) // 2
     cheap, dear = (
         [Unit(strategy, name) for name in part for strategy in SINGLE] for part in (order[:half], order[half:])
@@ -152,39 +177,41 @@ def side_by_side(units: Sequence[Unit], by_task: dict[str, Cost]) -> list[Unit]:
 
     def place(unit: Unit) -> tuple[bool, bool, float]:
         staged = unit.strategy.startswith(("qa", "know"))
-        return staged and unit.task is not None, not (staged and unit.task is None), -seconds_of(unit, by_task)
+        return staged and unit.task is not None, not (staged and unit.task is None), -tokens_of(unit, by_task)
 
     return sorted(units, key=place)
 
 
-def plan(size: Size, done: Sequence[Unit] = ()) -> str:
+def plan(size: Size, pace: Pace, done: Sequence[Unit] = ()) -> str:
     """The whole reckoning as text: tasks, stages, strategies and hours.
 
     Args:
         size: Within which limits.
+        pace: How fast this machine is.
         done: Units whose results stand.
     """
     by_task = costs(size)
     units = units_of(by_task)
-    cores = os.cpu_count() or 1
+    rate = pace.tokens_per_second
     lines = [f"{'task':26}{'train rows':>11}{'test rows':>11}{'tokens learnt':>15}{'tokens read':>13}{'minutes':>9}"]
-    for name, cost in sorted(by_task.items(), key=lambda item: item[1].seconds):
-        lines.append(
-            f"{name:26}{cost.rows:11,}{cost.tests:11,}{cost.learnt:15,}{cost.read:13,}{cost.seconds / 60:9.1f}"
-        )
+    for name, cost in sorted(by_task.items(), key=lambda item: item[1].tokens):
+        minutes = cost.tokens / rate / 60
+        lines.append(f"{name:26}{cost.rows:11,}{cost.tests:11,}{cost.learnt:15,}{cost.read:13,}{minutes:9.1f}")
     lines.append("")
-    total = 0.0
-    for name, tokens in stage_tokens(size).items():
-        seconds = tokens / (RATE * cores)
-        total += seconds
-        lines.append(f"stage {name}: {tokens:,} tokens, {seconds / 3600:.2f} hours, once, unless it stands already")
+    total = left = 0.0
+    for stage in (stage for stages in pace.stages.values() for stage in stages):
+        whole = stage.tokens / rate
+        total, left = total + whole, left + stage.seconds
+        said = "which stands" if stage.stands else "once"
+        lines.append(f"stage {stage.name}: {stage.tokens:,} tokens, {whole / 3600:.2f} hours, {said}")
+    alone = Pace(rate)
     for strategy in dict.fromkeys(unit.strategy for unit in units):
-        mine = [unit for unit in units if unit.strategy == strategy]
-        each = [seconds_of(unit, by_task) for unit in mine]
-        total += sum(each)
-        left = sum(unit not in done for unit in mine)
+        each = {unit: alone.seconds(unit, by_task) for unit in units if unit.strategy == strategy}
+        open_ = [seconds for unit, seconds in each.items() if unit not in done]
+        total, left = total + sum(each.values()), left + sum(open_)
         lines.append(
-            f"{strategy}: {len(mine)} units ({left} to do), {sum(each) / 3600:.2f} hours, the longest {max(each) / 60:.0f} minutes"
+            f"{strategy}: {len(each)} units ({len(open_)} to do), {sum(each.values()) / 3600:.2f} hours, the longest "
+            f"{max(each.values()) / 60:.0f} minutes"
         )
-    lines.append(f"all: {total / 3600:.1f} hours at {RATE:.0f} tokens a second and thread on {cores} cores")
+    lines.append(f"all: {total / 3600:.1f} hours at {rate:,.0f} tokens a second, as measured; {left / 3600:.1f} to do")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from matdarwin.data import disk
 from matdarwin.studies.scores import ResultsError
 from matdarwin.studies.strategies_units import FORMAT, METRICS, MULTIPLE, RIVALS, SINGLE, UnitResult
 
@@ -154,11 +155,8 @@ def _spent(unit: UnitResult) -> float:
 
 def write_summary(summary: Summary, folder: Path) -> Path:
     """Write summary.json in one step; unlike other results it keeps what is not known, as null."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
-    part = path.with_suffix(".part")
-    part.write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    disk.write_whole(path, summary.model_dump_json(indent=1) + "\n")
     return path
 
 

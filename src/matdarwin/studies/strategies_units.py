@@ -30,12 +30,13 @@ from matdarwin.models.checkpoint import Checkpoint
 from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
+from matdarwin.training.cards import parts_of
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.provenance import commit, machine
 from matdarwin.training.recipe import Recipe, earlier_tasks, split_of
 from matdarwin.training.recipe_files import load_for_tasks, load_recipe
 from matdarwin.training.report import Report
-from matdarwin.training.run import parts_of, recipe_hash, train
+from matdarwin.training.run import recipe_hash, train
 
 FORMAT = 1
 RIVALS = "rivals"

@@ -111,6 +111,8 @@ def base_faults(recipe: Recipe, split: Split) -> list[str]:
         split: The division.
     """
     faults: list[str] = []
+    if recipe.weights == "random":
+        return faults  # of the base its shape is taken alone
     folder = Path(recipe.base)
     while (told := _card_of(folder)) is not None:
         taught, card = told
@@ -131,6 +133,11 @@ def base_faults(recipe: Recipe, split: Split) -> list[str]:
         above = Path(str(card.base["name"])) if card is not None else folder
         if above == folder:
             break
+        if above.is_absolute() and not above.is_dir():
+            return [
+                *faults,
+                f"{name} was made from {above}, which is gone, so what that was taught is not known; put it back there",
+            ]
         folder = above
     return faults
 

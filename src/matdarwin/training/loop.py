@@ -96,6 +96,9 @@ class Loop:
             fused=True,
         )
         self._device = next(loss.parameters()).device
+        if self._device.type == "cuda":
+            # Its gradients can be no numbers on Hopper, with a mask above all: github.com/pytorch/pytorch/issues/196678.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self._graphs = None
         # Digits of a number loss are made anew in each step, which a recording cannot.
         if (
@@ -268,4 +271,6 @@ def memory(place: str, remedy: Callable[[], str]) -> Iterator[None]:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    # CUDA and its libraries have words of their own where memory that PyTorch does not manage is short.
+    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in said)

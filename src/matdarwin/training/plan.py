@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from matdarwin.data.leakage import Split
 from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models.base import find_base
 from matdarwin.tasks import registry
@@ -89,7 +90,12 @@ class Plan:
 
 
 def plan(
-    recipe: Recipe, *, tasks: Sequence[Task] | None = None, report: Report | None = None, allow_leak: bool = False
+    recipe: Recipe,
+    *,
+    tasks: Sequence[Task] | None = None,
+    report: Report | None = None,
+    split: Split | None = None,
+    allow_leak: bool = False,
 ) -> Plan:
     """Check a recipe, its audit and the disk, and measure some steps; nothing is written.
 
@@ -97,6 +103,7 @@ def plan(
         recipe: What would be trained.
         tasks: Its tasks, where they are no registered ones.
         report: Where progress is told.
+        split: A ready division of the rows, as for `training.run.train`.
         allow_leak: Bear a leak.
 
     Raises:
@@ -109,14 +116,14 @@ def plan(
     name = runs.checkpoint_name(recipe, runs.recipe_hash(recipe, known, base))
     root = checkpoints.checkpoints_folder()
     done = (root / name / checkpoints.MANIFEST).is_file()
-    split = split_of(recipe, known)
-    leaky = runs.check(recipe, known, split, allow_leak=allow_leak)
-    run = runs.begin(recipe, known, base, name, report, split)
+    divided = split or split_of(recipe, known)
+    leaky = runs.check(recipe, known, divided, audited=split is None, allow_leak=allow_leak)
+    run = runs.begin(recipe, known, base, name, report, divided)
     feed = own_feed(run)
     earlier = [(stage, stage_feed(run, stage)) for stage in recipe.before]
     digests = runs.stage_digests(run, [own for _, own in earlier])
     report.say(f"measuring for {_MEASURED:.0f} seconds")
-    rate, moving, memory = _measure(run, feed, recipe.tuning())
+    rate, moving, kept, memory = _measure(run, feed, recipe.tuning())
     stages = []
     for (stage, own), digest in zip(earlier, digests, strict=True):
         stands = (root / f"{stage.name}-{digest[:8]}" / checkpoints.MANIFEST).is_file()
@@ -126,7 +133,7 @@ def plan(
     # A state holds each weight in training, its two moments and maybe its mean; the checkpoint is written beside two.
     state = moving * 4 * (4 if recipe.optimising.average else 3)
     # The best weights so far stand beside each state that refers to them.
-    best = 3 * moving * 4 if recipe.split.validation else 0
+    best = 3 * kept * 4 if recipe.split.validation else 0
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
     return Plan(
         checkpoint=name, done=done, leaky=leaky, stages=tuple(stages), tokens_per_second=rate, memory_gib=memory,
@@ -145,8 +152,11 @@ def _planned(name: str, feed: Feed, options: Optimising, rate: float, *, stands:
     return PlannedStage(name, examples, steps, counted, 0.0 if stands else counted / rate, stands)
 
 
-def _measure(run: Run, feed: Feed, options: Optimising) -> tuple[float, int, float]:
-    """Tokens a second, parameters in training, and GiB of memory, from real steps on the model, which is then spoiled."""
+def _measure(run: Run, feed: Feed, options: Optimising) -> tuple[float, int, int, float]:
+    """Tokens a second, parameters in training, those of kept weights, and GiB of memory, from real steps on the model.
+
+    Which is then spoiled.
+    """
     loop, words = set_up(run, feed, options, 10_000)
     batches = feed.batches()
     # The first step sets memory aside and compiles what there is to compile.
@@ -159,7 +169,9 @@ def _measure(run: Run, feed: Feed, options: Optimising) -> tuple[float, int, flo
         steps.append((tokens, last - before))
     # On CUDA the first ones record what the later ones, and nearly all of a training, only start.
     counted = steps[len(steps) // 2 :] if next(run.model.parameters()).device.type == "cuda" else steps
-    moving = sum(p.numel() for p in run.model.parameters() if p.requires_grad) + sum(
-        p.numel() for p in (words.parameters if words else [])
-    )
-    return sum(tokens for tokens, _ in counted) / sum(spent for _, spent in counted), moving, peak_memory()
+    moving = kept = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    if words is not None:
+        # Some rows of a matrix move, but the whole of it is kept.
+        moving += sum(p.numel() for p in words.parameters)
+        kept += sum(matrix.numel() for matrix in words.matrices)
+    return sum(tokens for tokens, _ in counted) / sum(spent for _, spent in counted), moving, kept, peak_memory()

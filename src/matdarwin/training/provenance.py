@@ -35,6 +35,8 @@ def commit() -> str | None:
     """Commit of the repository that this code runs from, `-dirty` where its source differs; None for an installed package."""
     here = Path(__file__).resolve().parent
     try:
+        # An environment can lie in a repository that is somebody else's.
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
         head = _git(here, "rev-parse", "HEAD")
         changed = _git(here, "status", "--porcelain", "-uno", "--", str(here.parent))
     except (OSError, subprocess.CalledProcessError):

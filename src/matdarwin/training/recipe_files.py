@@ -158,8 +158,15 @@ def _setting(text: str) -> tuple[list[str], Any]:
 
 
 def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
+    for place, key in enumerate(keys[:-1], start=1):
         inner = data.setdefault(key, {})
+        if isinstance(inner, list):
+            # Earlier stages go by their names, or by their numbers, as messages of what is wrong with them have it.
+            named = {str(item["name"]): item for item in inner if isinstance(item, dict) and "name" in item}
+            inner = {str(number): item for number, item in enumerate(named.values())} | named
+            if keys[place] not in inner or keys[place:] == keys[-1:]:
+                known = ", ".join(named) or "none"
+                raise RecipeError(f"--set {'.'.join(keys)}: {key} takes NAME.KEY below it, with the names {known}")
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {'.'.join(keys)}: {key} is a single value and has no keys below it")
         data = inner

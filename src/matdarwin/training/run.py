@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from matdarwin import __version__
-from matdarwin.data import evidence, leakage, texts
+from matdarwin.data import disk, evidence, leakage, sources, texts
 from matdarwin.data.leakage import Split
 from matdarwin.language.answers import ANSWER_FORMAT
-from matdarwin.language.prompts import Encoder, style, wordings_hash
+from matdarwin.language.prompts import Encoder, style
 from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models.base import Base, device_and_dtype, find_base, load_model, load_tokenizer, refuse_unless_causal
-from matdarwin.models.checkpoint import Card, Checkpoint, TaskCard
+from matdarwin.models.checkpoint import Card, Checkpoint
 from matdarwin.models.readme import card_markdown
 from matdarwin.tasks import registry
-from matdarwin.tasks.schema import Example, Task
+from matdarwin.tasks.schema import Task
 from matdarwin.training import ranks
 from matdarwin.training.audit import audit_recipe, base_faults
+from matdarwin.training.cards import task_card
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.feed import Feed
 from matdarwin.training.options import Stage
@@ -32,7 +33,7 @@ from matdarwin.training.provenance import commit, machine
 from matdarwin.training.recipe import DEFAULTS, Recipe, earlier_tasks, ids_of
 from matdarwin.training.recipe import split_of as split_of
 from matdarwin.training.report import Report, Silent, waiting
-from matdarwin.training.stages import METRICS, PAGE, Run, calibrations, own_feed, stage_feed
+from matdarwin.training.stages import METRICS, PAGE, Run, calibrated, calibrations, own_feed, stage_feed
 from matdarwin.training.teach import teach
 
 SAVE_EVERY = 300.0
@@ -197,6 +198,9 @@ def begin(
 
     torch.manual_seed(recipe.seed)
     device, compute = ranks.current().first(lambda: device_and_dtype(recipe.dtype, training=True))
+    if calibrated(tasks, split):
+        # Intervals are calibrated at the end, in this format; what this machine cannot do is to be said before that.
+        device_and_dtype(recipe.predicting.dtype, training=False)
     report.say(
         f"{name}: {sum(len(split.train[task.id]) for task in tasks):,} training rows; base {base.name}, {recipe.method}, {compute}"
     )
@@ -212,7 +216,7 @@ def begin(
         model=_adapt(model, recipe), tokenizer=load_tokenizer(base.folder), name=name, report=report, compute=compute,
         folder=_folder(name), save_every=save_every,
     )  # fmt: skip
-    run.cards = {task.id: _card(task, split) for task in tasks}
+    run.cards = {task.id: task_card(task, split) for task in tasks}
     if Encoder(run.tokenizer).digits() is None:
         report.say(
             f"warning: the tokenizer of {base.name} has tokens of several digits, so numbers of like value begin unlike; "
@@ -225,6 +229,7 @@ def _train(run: Run, digest: str, code: str | None, began: float, *, leaky: bool
     recipe, name = run.recipe, run.name
     # Before the earlier stages are trained: what is wrong with the last is to be said at once.
     feed = own_feed(run)
+    _settle(run)
     earlier = _earlier(run)
     taught = time.perf_counter()
     told = teach(run, feed, recipe.tuning(), choose=True)
@@ -234,7 +239,7 @@ def _train(run: Run, digest: str, code: str | None, began: float, *, leaky: bool
     spent = told["seconds_training"] + told["seconds_validating"]
     began -= max(0.0, spent - (time.perf_counter() - taught))
     told["seconds"] = round(time.perf_counter() - began, 1)
-    calibrated = ranks.current().first(lambda: calibrations(run))
+    intervals = ranks.current().first(lambda: calibrations(run))
     told["commit"] = code
     if leaky:
         told["leaky"] = True
@@ -246,7 +251,7 @@ def _train(run: Run, digest: str, code: str | None, began: float, *, leaky: bool
         training=told, machine=machine(),
     )  # fmt: skip
 
-    calibration = {task: c.model_dump(mode="json") for task, c in calibrated.items()}
+    calibration = {task: c.model_dump(mode="json") for task, c in intervals.items()}
     return ranks.current().first(lambda: _seal(run, card, calibration))
 
 
@@ -278,6 +283,21 @@ def _clear(name: str) -> None:
 def _folder(name: str) -> Path:
     """Where what belongs to a run stands until it has ended: its metrics, and states to go on from."""
     return checkpoints.checkpoints_folder() / f".{name}.run"
+
+
+def _settle(run: Run) -> None:
+    """Keep the number format that `dtype: auto` chose when the run began: a busy machine may measure otherwise today."""
+    import torch
+
+    file = run.folder / "dtype"
+
+    def settled() -> str:
+        if not file.is_file():
+            with sources.disk_errors(file):
+                disk.write_whole(file, str(run.compute).removeprefix("torch."))
+        return file.read_text(encoding="utf-8")
+
+    run.compute = getattr(torch, ranks.current().first(settled))
 
 
 def _earlier(run: Run) -> list[str]:
@@ -327,7 +347,13 @@ def _stage(run: Run, stage: Stage, feed: Feed, digest: str) -> Checkpoint:
     """Train an earlier stage and seal it."""
     began = time.perf_counter()
     code = commit()
-    told = teach(run, feed, stage.optimising, choose=False)
+    _settle(run)
+    try:
+        told = teach(run, feed, stage.optimising, choose=False)
+    except TrainingError as error:
+        # What is to be changed is the stage's own, not the tasks'.
+        own = re.sub(r"\boptimising\.", f"before.{stage.name}.optimising.", str(error))
+        raise TrainingError(f"stage {stage.name}: {own}") from error
     told |= {"commit": code, "seconds": round(time.perf_counter() - began, 1)}
     card = Card(
         name=run.name, role="stage", created=datetime.now(UTC).isoformat(timespec="microseconds"), code=__version__,
@@ -357,43 +383,3 @@ def _adapt(model: Any, recipe: Recipe) -> Any:
             {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
         )
         raise TrainingError(f"lora.targets: this base has no {lora.targets}; it has {', '.join(kinds)}") from error
-
-
-def _parts(split: Split, task: Task) -> list[tuple[str, list[Example]]]:
-    """A task's parts by name."""
-    return [
-        ("train", split.train[task.id]),
-        ("validation", split.validation[task.id]),
-        ("calibration", split.calibration[task.id]),
-        ("test", split.test.get(task.id, [])),
-    ]
-
-
-def parts_of(split: Split, task: Task) -> dict[str, str]:
-    """Hash of the materials in each part of a task, as its checkpoint remembers them."""
-    return {name: leakage.keys_hash(rows) for name, rows in _parts(split, task)}
-
-
-def _card(task: Task, split: Split) -> TaskCard:
-    train: list[Example] = split.train[task.id]
-    elements = Counter(symbol for example in train for symbol in set(example.material.elements))
-    shares: dict[str, float] = {}
-    if task.kind == "classification":
-        count = Counter(str(example.target) for example in train)
-        shares = {label: count[label] / max(len(train), 1) for label in task.labels}
-    return TaskCard(
-        task=task,
-        wordings=wordings_hash(task),
-        counts={
-            "train": len(train),
-            "validation": len(split.validation[task.id]),
-            "calibration": len(split.calibration[task.id]),
-            "test": len(split.test.get(task.id, [])),
-            **{f"removed: {reason}": n for reason, n in split.removed.items() if reason.startswith(f"{task.id}:")},
-        },
-        elements=dict(sorted(elements.items())),
-        shares=shares,
-        data_sha256=task.data_sha256(),
-        spreads={example.material.key: example.spread for example in train if example.spread > 0},
-        parts=parts_of(split, task),
-    )

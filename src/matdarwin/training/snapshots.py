@@ -45,12 +45,13 @@ class Snapshots:
         self._drop_weights(standing[-KEPT:])
 
     def keep(self, epoch: int, weights: Mapping[str, Any]) -> None:
-        """Keep the weights of an epoch, which stay for as long as a state refers to them.
+        """Keep the weights of an epoch, which stay for as long as a state refers to them, or until others are better.
 
         Raises:
             TrainingError: As from `save`.
         """
         self._put(_best(epoch), weights, {"epoch": epoch})
+        self._drop_weights(self._standing(), newest=epoch)
 
     def kept(self, epoch: int) -> dict[str, Any]:
         """The weights that were kept of an epoch.
@@ -91,9 +92,10 @@ class Snapshots:
             shutil.rmtree(path, ignore_errors=True)
         self._drop_weights(left)
 
-    def _drop_weights(self, states: Sequence[Path]) -> None:
-        """Remove the weights of epochs that none of some states refers to."""
-        named = {_best(best) for path in states if (best := self._read(path).get("best")) is not None}
+    def _drop_weights(self, states: Sequence[Path], *, newest: int | None = None) -> None:
+        """Remove the weights of epochs that none of some states refers to, and that are not the newest."""
+        epochs = [self._read(path).get("best") for path in states] + [newest]
+        named = {_best(epoch) for epoch in epochs if epoch is not None}
         for path in self._folder.glob("best*"):
             if path.name not in named:
                 shutil.rmtree(path, ignore_errors=True)
@@ -105,8 +107,9 @@ class Snapshots:
         try:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
+            # On the CPU, or a GPU would need room for a second state; written from where they stand if they are there already.
             save_file(
-                {key: value.detach().contiguous().clone() for key, value in tensors.items()}, work / "state.safetensors"
+                {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, work / "state.safetensors"
             )
             (work / "state.json").write_text(json.dumps(state), encoding="utf-8")
             sealing.seal(work)

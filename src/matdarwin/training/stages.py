@@ -24,6 +24,7 @@ from matdarwin.prediction.predictor import Predictor
 from matdarwin.tasks.schema import Example, Task
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.feed import Feed
+from matdarwin.training.loop import memory
 from matdarwin.training.options import Optimising, Stage
 from matdarwin.training.page import Facts, State, render
 from matdarwin.training.provenance import machine, peak_memory
@@ -139,17 +140,26 @@ def _feed(
     )  # fmt: skip
 
 
+def calibrated(tasks: Sequence[Task], split: Split) -> list[Task]:
+    """The tasks whose intervals are calibrated."""
+    return [task for task in tasks if task.kind == "regression" and split.calibration[task.id]]
+
+
 def calibrations(run: Run) -> dict[str, Calibration]:
     """Calibrate intervals with the predictor as it will be asked: the same views and number format."""
-    _, number_format = device_and_dtype(run.recipe.predicting.dtype, training=False)
-    predictor = run.predictor(views=run.recipe.predicting.views, model=as_dtype(run.model, number_format))
-    made = {}
-    for task in run.tasks:
+    asked = run.recipe.predicting
+    made: dict[str, Calibration] = {}
+    if not (tasks := calibrated(run.tasks, run.split)):
+        return made
+    _, number_format = device_and_dtype(asked.dtype, training=False)
+    predictor = run.predictor(views=asked.views, model=as_dtype(run.model, number_format))
+    for task in tasks:
         examples = run.split.calibration[task.id]
-        if task.kind != "regression" or not examples:
-            continue
         run.report.begin(f"calibrating {task.id}", len(examples))
-        answers = predictor.distributions(task, examples, progress=lambda done, total: run.report.step(done, ""))
+        with memory(
+            f"calibrating {task.id}", lambda: f"; set predicting.batch_size to {max(1, asked.batch_size // 2)} or less"
+        ):
+            answers = predictor.distributions(task, examples, progress=lambda done, total: run.report.step(done, ""))
         made[task.id] = calibrate(
             task,
             answers,

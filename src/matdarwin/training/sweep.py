@@ -20,7 +20,7 @@ from matdarwin.models.base import find_base
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
 from matdarwin.training.errors import TrainingError
-from matdarwin.training.recipe import split_of
+from matdarwin.training.recipe import RecipeError, split_of
 from matdarwin.training.recipe_files import load_recipe
 from matdarwin.training.report import Report, Silent
 from matdarwin.training.run import checkpoint_name, recipe_hash, train
@@ -38,7 +38,7 @@ class Trial(BaseModel):
     number: int = Field(description="From 1.")
     settings: tuple[str, ...] = Field(description="What was set, as KEY=VALUE.")
     drawn: dict[str, float | int | str] = Field(description="By key, what the sampler drew, before it was rounded.")
-    checkpoint: str = Field(description="Name of its checkpoint.")
+    checkpoint: str = Field(description="Name of its checkpoint; empty where the settings exclude one another.")
     ours: bool = Field(description="Whether the checkpoint was made by this sweep and may be removed by it.")
     seconds: float = Field(description="Time that it took, in seconds.")
     score: float | None = Field(
@@ -184,7 +184,15 @@ class _Sweep:
                 return trial.model_copy(
                     update={"number": number, "drawn": drawn, "seconds": 0.0, "repeats": trial.number}
                 )
-        recipe = load_recipe(self._path, [*self._settings, *settings])
+        try:
+            recipe = load_recipe(self._path, [*self._settings, *settings])
+        except RecipeError as error:
+            # Each of them may be had, but not together; the next draw shall know.
+            self._report.say(f"trial {number} failed: {error}")
+            return Trial(
+                number=number, settings=settings, drawn=drawn, checkpoint="", ours=False, seconds=0.0, score=None,
+                validation={}, reason=str(error),
+            )  # fmt: skip
         name = checkpoint_name(recipe, recipe_hash(recipe, self._tasks, find_base(recipe.base)))
         ours = self._claim(number, name)
         began = time.perf_counter()
@@ -250,9 +258,5 @@ def _read(file: Path) -> list[Trial]:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
     with sources.disk_errors(file):
-        part.write_text(text, encoding="utf-8")
-        disk.sync(part)
-        part.replace(file)
+        disk.write_whole(file, text)

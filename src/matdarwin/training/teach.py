@@ -116,9 +116,6 @@ class _Teaching:
         self._snapshots = Snapshots(run.folder / "snapshots")
         found = self._snapshots.latest(self._usable) if self._ranks.is_first else None
         state = self._ranks.first(lambda: found[1] if found else None)
-        if state is not None and "compute" in state:
-            # What `auto` chose when the run began: a busy machine may measure otherwise today.
-            run.compute = getattr(torch, state["compute"])
         # Whether earlier stages were trained in this process or stood already must not show.
         torch.manual_seed(run.recipe.seed)
         self._loop, self._words = set_up(run, feed, options, self._total)
@@ -146,7 +143,8 @@ class _Teaching:
         best: dict[str, Any] = {}
         self._ranks.first(lambda: best.update(self._snapshots.kept(self._went.best[1]) if self._went.best else {}))
         with self._averaged():
-            weights = best or self._weights()
+            # Without a mean they stay as they are.
+            weights = best or (self._weights() if self._loop.average is not None else {})
         self._restore(weights)
         self._ranks.share(self._run.model)
         return self._ranks.first(self._told)
@@ -258,10 +256,12 @@ class _Teaching:
         tensors, numbers = self._loop.state()
         state = {
             "loop": numbers, "feed": self._feed.state(went.position), "went": asdict(went),
-            "compute": str(run.compute).removeprefix("torch."),
         }  # fmt: skip
         best = went.best[1] if went.best else None
-        self._ranks.first(lambda: self._snapshots.save(self._loop.done, tensors, state, best=best))
+        with memory(
+            f"saving the state of step {self._loop.done}", lambda: "; close other programs, or set method to lora"
+        ):
+            self._ranks.first(lambda: self._snapshots.save(self._loop.done, tensors, state, best=best))
         self._saved = time.perf_counter()
 
     def _show(self, state: State, remark: str = "") -> None:
@@ -318,11 +318,11 @@ class _Teaching:
             yield
 
     def _weights(self) -> dict[str, Any]:
-        """Copies of the weights that move."""
+        """Copies of the weights that move, on the CPU: a GPU that trains has no room to spare."""
         # Embeddings that are trained apart do not move by gradient, but by being written back.
         apart = {id(matrix) for matrix in self._words.matrices} if self._words else set()
         return {
-            name: p.detach().clone()
+            name: p.detach().to("cpu", copy=True)
             for name, p in self._run.model.named_parameters()
             if p.requires_grad or id(p) in apart
         }
