@@ -86,6 +86,12 @@ def test_diff(darwin: Darwin, base: Path) -> None:
     assert "nothing differs in how they were made" in shown and "the weights are equal" in shown
 
 
+def test_diff_with_its_base_by_another_path(darwin: Darwin, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(base.parent)
+    found = json.loads(darwin("models", "diff", "one", f"./{base.name}", "--json").out)
+    assert found == json.loads(darwin("models", "diff", "one", "--json").out)
+
+
 def test_diff_with_its_base(darwin: Darwin, base: Path) -> None:
     found = json.loads(darwin("models", "diff", "one", "--json").out)
     assert found["b"] == str(base) and found["base"] == {} and found["weights"]["distance"] > 0.1

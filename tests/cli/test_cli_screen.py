@@ -86,6 +86,31 @@ def test_the_table_is_not_written_over(darwin: Darwin, quick: list[Quick], sourc
     assert done.code == 2 and "written over" in done.err and source.read_bytes() == before
 
 
+def test_known_materials_are_not_written_over(darwin: Darwin, quick: list[Quick], tmp_path: Path) -> None:
+    known = tmp_path / "known.csv"
+    known.write_text("composition\nGaN\n")
+    done = darwin("screen", "--substitute", str(known), str(tmp_path / "." / "known.csv"))
+    assert done.code == 2 and "written over" in done.err and known.read_text() == "composition\nGaN\n"
+
+
+def test_standard_output_is_no_place_to_screen_into(
+    darwin: Darwin, quick: list[Quick], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = darwin("screen", str(source), "-")
+    assert done.code == 2 and "OUT is a file" in done.err and not quick and not list(tmp_path.glob(".*"))
+
+
+def test_the_best_come_in_few_groups(darwin: Darwin, quick: list[Quick], source: Path, tmp_path: Path) -> None:
+    """They are written one by one, and each group of a Parquet file costs kilobytes."""
+    import pyarrow.parquet
+
+    out = tmp_path / "best.parquet"
+    darwin("screen", str(source), str(out), "--by", "value", "--top", "20")
+    file = pyarrow.parquet.ParquetFile(out)
+    assert file.metadata.num_rows > 5 and file.num_row_groups == 1
+
+
 def test_a_table_that_changes_while_it_is_looked_through_is_not_screened(
     darwin: Darwin, quick: list[Quick], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

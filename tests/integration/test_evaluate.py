@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.tiny import tiny_base, tiny_recipe, tiny_task
+from tests.tiny import tiny_base, tiny_recipe, tiny_rows, tiny_task
 
 from matdarwin.evaluation import protocol, results
 from matdarwin.evaluation.protocol import EvaluationError, evaluate, evaluate_checkpoint
@@ -148,6 +148,35 @@ def test_a_wording_that_was_kept_from_training_can_be_scored(work: Path) -> None
         evaluate_checkpoint(
             train(other.model_copy(update={"fold": 0}), tasks=[own]), baselines=False, wording="held-out"
         )
+
+
+def test_a_task_that_only_taught_has_nothing_to_be_scored_on(work: Path) -> None:
+    gap, more = tiny_task(work), tiny_task(work, id="tiny_more", rows=tiny_rows(200), scored=False)
+    recipe = tiny_recipe(tiny_base(work / "base"), [gap, more], fold=0, split={"calibration": 0.0, "folds": "seeded"})
+    checkpoint = train(recipe, tasks=[gap, more])
+    with pytest.raises(EvaluationError, match=r"tiny_more only taught .* it held out those of tiny_gap"):
+        evaluate_checkpoint(checkpoint, task="tiny_more", baselines=False)
+
+
+def test_rows_that_were_not_read_are_shown(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rivals answer every row, so the score beside theirs is that over all rows."""
+    from matdarwin.commands.evaluate import _show
+
+    recipe, task = setting(work)
+    (fold,) = folds_of(recipe, task)
+    score = fold.scores["median"].model_copy(update={"unread": 7, "mae": 0.25, "mae_pessimistic": 0.75})
+    read = fold.model_copy(update={"scores": {**fold.scores, "median": score}})
+    board = results.summarise([read], title=task.title, metric="mae", unit=task.unit, board=[])
+    first = board.table()[0][1]
+    assert first["mae"] == 0.75 and first["unread"] == 7
+    for result in (board, read):
+        _show(result)
+        assert "unread" in capsys.readouterr().out
+
+
+def folds_of(recipe: Recipe, task: Task) -> list[FoldResult]:
+    evaluate(recipe, tasks=[task], folds=[0], baselines=False)
+    return list(folds(task).values())
 
 
 def test_a_model_trained_on_all_rows_has_nothing_to_be_scored_on(work: Path) -> None:

@@ -141,3 +141,11 @@ def test_output_through_a_link(tmp_path: Path, task: Task) -> None:
 def test_folder_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder"), files.open_table(tmp_path):
         pass
+
+
+def test_tasks_that_are_asked_of_different_kinds_share_no_column(task: Task, tmp_path: Path) -> None:
+    """`CO` is a compound to one of them and an alcohol to the other, and both would be answered."""
+    molecules = tiny_task(tmp_path, id="tiny_esol", rows=[("CO", "1.0")], representation="molecule")
+    assert files.kind_of([task, task]) == "composition"
+    with pytest.raises(DataError, match=r"tiny_gap of a composition, tiny_esol of a molecule\); give the table once"):
+        files.kind_of([task, molecules])

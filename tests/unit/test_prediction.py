@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from matdarwin.models.distribution import AnswerDistribution
 from matdarwin.prediction.prediction import Prediction, Predictions
+from matdarwin.prediction.predictor import caveat
+from tiny import tiny_card, tiny_task
 
 BASE = [
     "input",
@@ -173,3 +177,15 @@ def test_long_input_is_shortened_in_html_only() -> None:
     long = "Ag" * 5000
     assert len(made(input=long)._repr_html_()) < 5000
     assert made(input=long).to_dict()["input"] == long
+
+
+def test_intervals_of_another_format_are_told_where_that_format_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where no model is asked in int8: one that was calibrated so can still be asked in another."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    card = tiny_card("x", tiny_task(tmp_path), recipe={"predicting": {"dtype": "int8", "views": 1}})
+    assert "bfloat16 instead of int8" in str(caveat(card, dtype="bf16"))
+    assert caveat(card, dtype="int8") is None
+    plain = tiny_card("x", tiny_task(tmp_path), recipe={"predicting": {"dtype": "auto", "views": 1}})
+    assert caveat(plain, dtype="fp32") is None and "2 views instead of 1" in str(caveat(plain, views=2))

@@ -212,7 +212,7 @@ def test_tables_hold_the_numbers() -> None:
     text = words(page(demo()))
     assert "language model, median (its answer) text 1.000 1.000 262" in text
     assert "LightGBM (L1) magpie 0.300 0.300 1.0" in text
-    assert "CdTe 1.50 1.00 to 2.25 1.57 saw Te once" in text and "Si - - - no readable answer" in text
+    assert "CdTe 1.50 1.000 to 2.250 1.57 saw Te once" in text and "Si - - - no readable answer" in text
     assert "90 % 85.0 % 2.00" in text and "8 of 90 held-out materials" in text
     for fact in (
         "A processor",

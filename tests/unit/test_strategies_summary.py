@@ -74,7 +74,7 @@ def whole() -> list[UnitResult]:
 
 
 def test_averages_are_means_of_the_changes_of_tasks(whole: list[UnitResult]) -> None:
-    found = summarise(whole, TASKS)
+    found = summarise(whole, KINDS)
     # +10 % and 0 %; -25 % and +10 %.
     assert found.classification_percent["qa_mt"] == pytest.approx(5.0)
     assert found.regression_percent["qa_mt"] == pytest.approx(-7.5)
@@ -106,15 +106,26 @@ def test_a_sign_is_settled_by_all_tasks_and_not_by_one(changes: list[float], see
         patch.setattr(f"{__name__}.KINDS", KINDS | kinds)
         units = both("base-st", dict.fromkeys(names, 1.0))
         units.append(unit("qa-mt", {n: 1 + change / 100 for n, change in zip(names, changes, strict=False)}))
-        found = summarise(units, names)
+        found = summarise(units, dict.fromkeys(names, "regression"))
     assert found.signs["qa_mt_better_at_regression"] is seen
     assert found.signs["qa_mt_better_at_classification"] is None
+
+
+def test_tasks_of_which_nothing_is_in_count_among_all() -> None:
+    """A comparison that has run on half of the tasks has settled nothing, however sure that half is."""
+    some = {"metal": 1.0, "phase": 1.0, "gap": 1.0, "energy": 1.0}
+    units = [*both("base-st", some), *both("random-st", {"metal": 0.8, "phase": 0.81, "gap": 1.4, "energy": 1.41})]
+    assert summarise(units, KINDS).signs["pretrained_far_above_random"] is True
+    found = summarise(units, {**KINDS, "fourth": "regression"})
+    assert found.signs["pretrained_far_above_random"] is None
+    assert (found.averages["random_st"]["regression"].tasks, found.averages["random_st"]["regression"].of) == (2, 3)
+    assert found.missing["base_st"] == ["fourth"]
 
 
 def test_random_weights_are_far_below_only_beyond_the_bound() -> None:
     def far(metal: float, phase: float, gap: float, energy: float) -> bool | None:
         values = {"metal": metal, "phase": phase, "gap": gap, "energy": energy}
-        return summarise([*both("base-st", dict.fromkeys(TASKS, 1.0)), *both("random-st", values)], TASKS).signs[
+        return summarise([*both("base-st", dict.fromkeys(TASKS, 1.0)), *both("random-st", values)], KINDS).signs[
             "pretrained_far_above_random"
         ]
 
@@ -124,48 +135,48 @@ def test_random_weights_are_far_below_only_beyond_the_bound() -> None:
 
 
 def test_what_is_not_in_is_missing_and_not_zero(whole: list[UnitResult]) -> None:
-    found = summarise([one for one in whole if one.strategy != "base-st" or "gap" not in one.tasks], TASKS)
+    found = summarise([one for one in whole if one.strategy != "base-st" or "gap" not in one.tasks], KINDS)
     assert found.missing["base_st"] == ["gap"] and found.missing["base_mt"] == TASKS and not found.complete
     assert found.classification_percent["base_mt"] is None and found.averages["base_mt"]["regression"].tasks == 0
     # The average is over the tasks that both have.
     assert found.regression_percent["qa_mt"] == pytest.approx(10.0)
     assert found.signs["qa_mt_better_at_regression"] is None
     assert "qa_mt" not in found.tasks["gap"].change_percent and found.tasks["gap"].scores["qa_mt"] == 0.3
-    nothing = summarise([], TASKS)
+    nothing = summarise([], KINDS)
     assert nothing.tasks == {} and set(nothing.signs.values()) == {None}
     assert nothing.missing.keys() >= {"base_st", "know_mt", RIVALS}
 
 
 def test_no_better_than_the_dummy_means_as_good_or_worse(whole: list[UnitResult]) -> None:
-    found = summarise(whole, TASKS).no_better_than_dummy
+    found = summarise(whole, KINDS).no_better_than_dummy
     assert found["base_st"] == ["phase", "energy"], "0.5 is as good as the dummy; an error of 2.0 is worse than 1.5"
     assert found["qa_mt"] == ["phase", "energy"] and found["random_st"] == ["metal", "phase", "gap", "energy"]
     assert found["base_mt"] == [], "what is not in is not said to be bad"
 
 
 def test_a_base_of_nothing_has_no_change() -> None:
-    found = summarise([unit("base-st", {"metal": 0.0}), unit("qa-st", {"metal": 0.3})], ["metal"])
+    found = summarise([unit("base-st", {"metal": 0.0}), unit("qa-st", {"metal": 0.3})], {"metal": "classification"})
     assert found.tasks["metal"].change_percent == {} and found.classification_percent["qa_st"] is None
 
 
 def test_unread_rows_are_told() -> None:
-    found = summarise([unit("base-st", {"gap": 0.3}, unread=7)], ["gap"])
+    found = summarise([unit("base-st", {"gap": 0.3}, unread=7)], {"gap": "regression"})
     assert found.tasks["gap"].unread == {"base_st": 7}
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     other = Size("other", rows=5, test_rows=5, examples=5, batch_size=5, folder=Path("x"))
     with pytest.raises(ResultsError, match="different limits"):
-        summarise([unit("base-st", {"gap": 0.3}), unit("qa-st", {"gap": 0.3}, size=other)], ["gap"])
+        summarise([unit("base-st", {"gap": 0.3}), unit("qa-st", {"gap": 0.3}, size=other)], {"gap": "regression"})
     with pytest.raises(ResultsError, match="gap: qa-st was taught and tested on other rows"):
-        summarise([unit("base-st", {"gap": 0.3}), unit("qa-st", {"gap": 0.3}, train=9)], ["gap"])
+        summarise([unit("base-st", {"gap": 0.3}), unit("qa-st", {"gap": 0.3}, train=9)], {"gap": "regression"})
 
 
 def test_summary_goes_to_a_file_and_back(whole: list[UnitResult], tmp_path: Path) -> None:
     for one in whole:
         name = Unit(one.strategy, None if len(one.tasks) > 1 else next(iter(one.tasks)))
         results.write(one, tmp_path / "units" / f"{name.id}.json")
-    made = summarise(read_units(tmp_path), TASKS)
+    made = summarise(read_units(tmp_path), KINDS)
     write_summary(made, tmp_path)
     assert read_summary(tmp_path) == made
     assert '"know_mt": null' in (tmp_path / "summary.json").read_text(), "what is not known is null, not absent"
@@ -184,13 +195,13 @@ def drawn(summary: Summary, path: Path) -> bytes:
 
 def test_figure_from_whatever_is_in(whole: list[UnitResult], tmp_path: Path, home: Path) -> None:
     for number, units in enumerate(([], whole[:5], whole)):
-        picture = drawn(summarise(units, TASKS), tmp_path / f"{number}.png")
+        picture = drawn(summarise(units, KINDS), tmp_path / f"{number}.png")
         assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
-    assert drawn(summarise(whole, TASKS), tmp_path / "again.png") == picture
+    assert drawn(summarise(whole, KINDS), tmp_path / "again.png") == picture
 
 
 def test_table_says_what_the_summary_says(whole: list[UnitResult], tmp_path: Path) -> None:
-    write_summary(summarise(whole, TASKS), tmp_path / "strategies")
+    write_summary(summarise(whole, KINDS), tmp_path / "strategies")
     text = strategies_table.sections(tmp_path)
     assert text is not None and text.startswith("## Strategies, reduced size")
     line = next(line for line in text.splitlines() if line.startswith("| QA-MT |"))
@@ -210,6 +221,6 @@ def test_table_says_what_the_summary_says(whole: list[UnitResult], tmp_path: Pat
 
 def test_time_is_that_of_all_starts_and_none_of_an_earlier_stage(whole: list[UnitResult]) -> None:
     # Of a unit its 1,000 s of training and 1 s for each task that is scored, whatever its last start took; rivals as fitted.
-    assert summarise(whole, TASKS).seconds == {
+    assert summarise(whole, KINDS).seconds == {
         "base-st": 4 * 1001.0, "qa-mt": 1004.0, "random-st": 4 * 1001.0, RIVALS: 4 * 60.0,
     }  # fmt: skip

@@ -104,9 +104,32 @@ def test_unfinished_folds_are_never_set_beside_five(root: Path) -> None:
 
 
 def test_a_leaky_result_is_called_so(root: Path) -> None:
-    put(root, "board/expt_gap.base-st.json", gap(leaky=True))
+    put(root, "board/expt_gap.base-st.json", gap(leaky=True, own=0.1))
     tables.write(root)
-    assert "**LEAKY" in (root / "docs" / "results.md").read_text()
+    text = (root / "docs" / "results.md").read_text()
+    assert "**LEAKY" in text and row(text, "**base-st (ours)**")[2] == "**leaked**"
+    first = row((root / "README.md").read_text(), "expt_gap")
+    assert first[1] == "base-st (LEAKY)" and first[-1] == "LEAKY: not a score"
+
+
+def test_rows_that_were_not_read_count_against_rivals_that_answer_all(root: Path) -> None:
+    found = gap(own=0.30)
+    found["summary"]["mae_pessimistic"] = {"median": 0.36, "mean": 0.5, "mode": 0.5}
+    put(root, "board/expt_gap.base-st.json", found)
+    tables.write(root)
+    assert row((root / "README.md").read_text(), "expt_gap")[3::4] == ["0.360", "behind the rival by 0.030"]
+
+
+def test_a_task_is_told_by_its_own_metric(root: Path) -> None:
+    put(root, "board/expt_gap.base-st.json", gap(metric="rmse"))
+    classes = metal() | {"metric": "accuracy", "folds": [{"fold": i, "accuracy": 0.95} for i in range(5)]}
+    classes["summary"] |= {"accuracy": 0.95}
+    put(root, "board/own.base-st.json", classes)
+    tables.write(root)
+    text = (root / "README.md").read_text()
+    # The mean answers where squares count.
+    assert row(text, "expt_gap")[2:4] == ["RMSE, eV", "0.850"]
+    assert row(text, "own")[2:4] == ["accuracy", "0.950"]
 
 
 def test_what_was_known_beyond_the_task_and_the_machine_are_said(root: Path) -> None:

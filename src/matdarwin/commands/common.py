@@ -122,6 +122,16 @@ def number(value: object, digits: int = 4) -> str | None:
     return None if value is None else f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
+def answer_text(value: float | str | None, decimals: int) -> str | None:
+    """An answer for people: a number with all its decimals, none rounded away, a label as it is, or None.
+
+    An interval's ends have one decimal more than an answer, and are not to be rounded inward.
+    """
+    from matdarwin.language.answers import format_number
+
+    return value if value is None or isinstance(value, str) else format_number(value, decimals)
+
+
 def duration(seconds: float) -> str:
     """A time for people: 42 s, 12 min, 3 h 05 min."""
     if seconds < 100:

@@ -115,7 +115,10 @@ def _show(result: Any) -> None:
         where: str | None = str(result.path)
     else:
         scores = [*result.scores.items(), *result.baselines.items()]
-        rows = [(name, {k: v for k, v in score.model_dump().items() if isinstance(v, float)}) for name, score in scores]
+        rows = [
+            (name, {k: v for k, v in score.model_dump().items() if isinstance(v, float) or (k == "unread" and v)})
+            for name, score in scores
+        ]
         title, where = f"{result.task}: fold {result.fold} ({result.folds}), {result.checkpoint}", None
         if "wording" in result.predicting:
             title += f", asked in wording {result.predicting['wording']}"

@@ -11,6 +11,7 @@ from matdarwin.commands.common import (
     Coverage,
     Json,
     Model,
+    answer_text,
     conditions_of,
     emit,
     emit_json,
@@ -69,13 +70,14 @@ def explain(
 def _print(found: Explanation, task: Task) -> None:
     first = found.prediction
     unit = f" {first.unit}" if first.unit else ""
+    digits = task.decimals or 0
     interval = (
         ""
         if first.coverage is None
-        else f" ({number(first.lower)} to {number(first.upper)} at {100 * first.coverage:g} %)"
+        else f" ({answer_text(first.lower, digits + 1)} to {answer_text(first.upper, digits + 1)} at {100 * first.coverage:g} %)"
     )
     emit(
-        f"{first.material or first.input}: {_value(first.value) or first.status}{unit if first.value is not None else ''}{interval}"
+        f"{first.material or first.input}: {answer_text(first.value, digits) or first.status}{unit if first.value is not None else ''}{interval}"
     )
     for remark in [*filter(None, [first.reason]), *first.notes]:
         emit(f"  {remark}")
@@ -84,7 +86,9 @@ def _print(found: Explanation, task: Task) -> None:
     emit(f"\nasked:\n  {found.prompt}")
     if (answer := first.distribution) is not None:
         likely = sorted(range(len(answer.probabilities)), key=lambda i: -float(answer.probabilities[i]))[:_SHOWN]
-        answers: list[object] = list(answer.labels) if answer.labels else [number(float(v)) for v in answer.values]
+        answers: list[object] = (
+            list(answer.labels) if answer.labels else [answer_text(float(v), digits) for v in answer.values]
+        )
         emit(f"\ndistribution: the likeliest {len(likely)} of {len(answers)} answers")
         emit_table(("answer", "probability"), [[answers[i], f"{answer.probabilities[i]:.4f}"] for i in likely], right=("answer", "probability"))  # fmt: skip
     if found.elements:
@@ -96,15 +100,19 @@ def _print(found: Explanation, task: Task) -> None:
     _neighbours(f"nearest materials of the task's data by {measure}", task.origin, found.neighbours)
     _neighbours(f"nearest by embedding, of the 200 nearest by {measure}", task.origin, found.embedding_neighbours)
     kind = "change" if task.kind == "regression" else f"change of P({first.value})"
-    _changes("with an element left out", found.without_element, kind, swapped=False)
+    _changes("with an element left out", found.without_element, kind, digits, swapped=False)
     _changes(
-        "with an element swapped for its neighbour in the periodic table", found.swapped_element, kind, swapped=True
+        "with an element swapped for its neighbour in the periodic table",
+        found.swapped_element,
+        kind,
+        digits,
+        swapped=True,
     )
     if found.wordings:
         emit("\nin other words")
         emit_table(
             ("wording", "value", ""),
-            [[w.wording, _value(w.value), "asked" if w.asked else "not taught" if w.taught is False else ""] for w in found.wordings],
+            [[w.wording, answer_text(w.value, digits), "asked" if w.asked else "not taught" if w.taught is False else ""] for w in found.wordings],
             right=("value",),
         )  # fmt: skip
 
@@ -116,7 +124,7 @@ def _neighbours(title: str, origin: str, found: tuple[Neighbour, ...]) -> None:
     taught = {True: "yes", False: "no", None: "not known"}
     rows = [
         [
-            short(one.material), f"{one.distance:.4f}", _value(one.target), one.unit,
+            short(one.material), f"{one.distance:.4f}", number(one.target, 6), one.unit,
             ", ".join(f"{name}={value}" for name, value in one.conditions.items()), taught[one.training], one.source,
         ]
         for one in found
@@ -128,20 +136,16 @@ def _neighbours(title: str, origin: str, found: tuple[Neighbour, ...]) -> None:
     emit_table(heads, rows, right=("distance", origin))
 
 
-def _changes(title: str, found: tuple[Change, ...], kind: str, *, swapped: bool) -> None:
+def _changes(title: str, found: tuple[Change, ...], kind: str, digits: int, *, swapped: bool) -> None:
     if not found:
         return
     emit(f"\n{title}")
     rows = [
-        [one.element, *([one.by] if swapped else []), short(one.material), _value(one.value), _signed(one.delta), *([f"{one.seen:,}"] if swapped else [])]
+        [one.element, *([one.by] if swapped else []), short(one.material), answer_text(one.value, digits), _signed(one.delta), *([f"{one.seen:,}"] if swapped else [])]
         for one in found
     ]  # fmt: skip
     heads = ("element", *(["by"] if swapped else []), "material", "value", kind, *(["seen"] if swapped else []))
     emit_table(heads, rows, right=("value", kind, "seen"))
-
-
-def _value(value: float | str | None) -> str | None:
-    return number(value)
 
 
 def _signed(value: float | None) -> str | None:

@@ -174,7 +174,9 @@ def diff_models(
 
         one = find_checkpoint(a, stages=True)
         base = one.card.base["name"]
-        found = differences(one, find_base(base) if b in (None, base) else find_checkpoint(b, stages=True))
+        # A base folder is remembered by its whole path, and may be given by another.
+        its_base = b in (None, base) or (Path(b).is_dir() and Path(b).resolve() == Path(base).resolve())
+        found = differences(one, find_base(base) if its_base else find_checkpoint(b, stages=True))
     if json:
         emit_json(found)
         return

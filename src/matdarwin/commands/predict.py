@@ -19,6 +19,7 @@ from matdarwin.commands.common import (
     NumberFormat,
     Tasks,
     UsageError,
+    answer_text,
     conditions_of,
     emit_json,
     emit_table,
@@ -131,7 +132,8 @@ def _rows(
     done = _Done(files.Summary())
     with ExitStack() as stack:
         table = files.ListTable(given) if input is None else stack.enter_context(files.open_table(input))
-        chosen = files.choose_column(table, column, tasks[0].representation)
+        kind = tasks[0].representation if input is None else files.kind_of(tasks)
+        chosen = files.choose_column(table, column, kind)
         sink = None if output is None else stack.enter_context(outputs.open_sink(output, table, tasks, stdout=out))
         bar = stack.enter_context(Bar())
         total = table.count * len(names)
@@ -185,8 +187,11 @@ def _table(
     rows: list[list[object]] = []
     for p in predictions:
         digits = decimals[p.task] or 0
-        # An interval's ends have one decimal more than an answer, and are not to be rounded inward.
-        value, lower, upper = _shown(p.value, digits), _shown(p.lower, digits + 1), _shown(p.upper, digits + 1)
+        value, lower, upper = (
+            answer_text(p.value, digits),
+            answer_text(p.lower, digits + 1),
+            answer_text(p.upper, digits + 1),
+        )
         interval = None if p.coverage is None else f"{lower} to {upper} ({100 * p.coverage:g} %)"
         remarks = [*([] if p.status == "ok" else [p.status]), *filter(None, [p.reason]), *p.notes]
         task = [p.task] if several else []
@@ -194,9 +199,3 @@ def _table(
             [short(p.input), p.material and short(p.material), *task, value, p.unit, interval, "; ".join(remarks)]
         )
     return ("input", "material", *(["task"] if several else []), "value", "unit", "interval", "notes"), rows
-
-
-def _shown(value: float | str | None, decimals: int) -> str | None:
-    from matdarwin.language.answers import format_number
-
-    return value if value is None or isinstance(value, str) else format_number(value, decimals)

@@ -121,7 +121,10 @@ def screen(
         raise UsageError("--top needs --by: the best by what?")
     if lowest and by is None:
         raise UsageError("--lowest belongs to --by")
-    if input is not None and input.resolve() == output.resolve():
+    if str(output) == "-":
+        raise UsageError("OUT is a file, beside which screening keeps what it has done; give its name")
+    read = input if input is not None or substitute is None else Path(substitute)
+    if read is not None and read.resolve() == output.resolve():
         raise UsageError(f"{output} would be written over while it is read; choose another name for the output")
     began = time.monotonic()
     with working():
@@ -145,9 +148,7 @@ def screen(
             note(f"of every row: {darwin.caveat}")
         with _candidates(input, wish, column, tasks) as (table, source), Bar() as bar, ExitStack() as stack:
             # A generated table has its materials in its first column.
-            chosen = files.choose_column(
-                table, column if input is not None else table.columns[0], tasks[0].representation
-            )
+            chosen = files.choose_column(table, column if input is not None else table.columns[0], files.kind_of(tasks))
 
             def here(materials: Sequence[str], name: str) -> list[Prediction]:
                 return darwin.predict(materials, name, coverage=coverage, conditions=conditions or None)

@@ -70,7 +70,7 @@ def fit_predict(
 ) -> dict[str, BaselineResult]:
     """Fit every rival on the training rows and answer the test rows.
 
-    Rivals: `dummy` (median or majority of the training rows), `random_forest`, `extra_trees_mean`,
+    Rivals: `dummy` (median, for RMSE the mean, or majority of the training rows), `random_forest`, `extra_trees_mean`,
     `extra_trees_median` (median over the trees: the Bayes answer for the absolute error, where each fully grown tree
     counts as one draw) and `lightgbm` (L1 loss for numbers). Compositions are seen through Magpie's element
     statistics (10.1038/npjcompumats.2016.28) and, by the extra trees once more, as plain atomic fractions
@@ -162,7 +162,7 @@ def _numbers(
         results[name] = BaselineResult(name, seen, clipped, None, None, None, seconds, feature_seconds, fill)
 
     if dummy:
-        add("dummy", np.full(len(z), np.median(y)), 0.0)
+        add("dummy", np.full(len(z), np.mean(y) if task.metric == "rmse" else np.median(y)), 0.0)
         forest = RandomForestRegressor(trees, max_features=1 / 3, random_state=seed, n_jobs=n_jobs)
         single, seconds = _timed(lambda: _each_tree(forest.fit(x, y), z))
         add("random_forest", single.mean(axis=0), seconds)

@@ -194,6 +194,11 @@ def evaluate_checkpoint(
         raise EvaluationError(f"{checkpoint.name} does not know {task}; it knows {', '.join(checkpoint.card.tasks)}")
     tasks = [card.task for card in checkpoint.card.tasks.values()]
     scored = [one for one in leakage.targets(tasks) if task in (None, one.id)]
+    if not scored:
+        held = ", ".join(one.id for one in leakage.targets(tasks))
+        raise EvaluationError(
+            f"{task} only taught {checkpoint.name}, which held out no rows of it; it held out those of {held}"
+        )
     wordings = {} if wording is None else {one.id: _number(one, wording) for one in scored}
     return _score(
         checkpoint, recipe, tasks, baselines=baselines, report=report or Silent(), coverage=coverage, only=task,

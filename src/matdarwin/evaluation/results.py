@@ -103,14 +103,24 @@ class BoardResult(_Typed):
         return board_path(self.task, self.strategy)
 
     def table(self) -> list[tuple[str, dict[str, float | None]]]:
-        """Rows for people: the model first, then the rivals of the same run."""
-        names = (
+        """Rows for people: the model first, then the rivals of the same run.
+
+        The MAE is over all rows: one that was not read counts as if the training median had been answered.
+        """
+        names: tuple[str, ...] = (
             ("mae", "rmse", "coverage", "width")
             if self.unit or "mae" in self.summary
             else ("balanced_accuracy", "macro_f1", "roc_auc")
         )
+        if self.metric not in names:
+            names = (self.metric, *names)
         way = way_of(self.metric)
         flat = {k: v.get(way) if isinstance(v, dict) else v for k, v in self.summary.items()}
+        if "mae_pessimistic" in flat:
+            # Rivals answer every row.
+            flat["mae"] = flat["mae_pessimistic"]
+        if flat.get("unread"):
+            names = (*names, "unread")
         rows = [(f"{self.strategy} (LEAKY)" if self.leaky else self.strategy, {name: flat.get(name) for name in names})]
         rows += [(name, {key: scores.get(key) for key in names}) for name, scores in self.baselines.items()]
         return rows

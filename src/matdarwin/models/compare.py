@@ -37,10 +37,10 @@ def differences(one: Checkpoint, other: Checkpoint | Base) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"a": one.name, "b": other.name}
     if isinstance(other, Base):
-        found["base"] = _pairs(one.card.base, {"name": other.name, "sha256": other.sha256})
+        found["base"] = _bases(one.card.base, {"name": other.name, "sha256": other.sha256})
     else:
         a, b = one.card, other.card
-        found["base"] = _pairs(a.base, b.base)
+        found["base"] = _bases(a.base, b.base)
         facts = {"role", "code", "method", "style", "answers", "fold", "recipe_hash"}
         found["card"] = _pairs(a.model_dump(include=facts), b.model_dump(include=facts))
         found["recipe"] = _pairs(a.recipe, b.recipe)
@@ -50,6 +50,11 @@ def differences(one: Checkpoint, other: Checkpoint | Base) -> dict[str, Any]:
         found["training"] = _pairs(_effort(one), _effort(other))
     found["weights"] = distances(one, other)
     return found
+
+
+def _bases(one: dict[str, Any], other: dict[str, Any]) -> Pairs:
+    """What differs between two bases; the same weights under another name, such as of a folder that was moved, do not."""
+    return {} if one["sha256"] == other["sha256"] else _pairs(one, other)
 
 
 def distances(one: Checkpoint, other: Checkpoint | Base) -> dict[str, Any]:

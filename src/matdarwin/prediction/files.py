@@ -206,6 +206,19 @@ def open_table(path: Path | str) -> Iterator[Table]:
         yield kind(copy, "standard input" if piped else str(file))
 
 
+def kind_of(tasks: Sequence[Task]) -> Kind:
+    """The kind of materials that a table has for some tasks, which all read one column of it.
+
+    Raises:
+        DataError: They are asked of different kinds; `CO` is a compound to one and an alcohol to another.
+    """
+    kinds = {task.representation: task.id for task in tasks}
+    if len(kinds) > 1:
+        said = ", ".join(f"{name} of a {kind}" for kind, name in kinds.items())
+        raise DataError(f"these tasks are asked of different kinds of materials ({said}); give the table once for each")
+    return next(iter(kinds))
+
+
 def choose_column(table: Table, column: str | None, kind: Kind) -> str:
     """The column that holds the materials: the one named, the only one, or the one that is called as they are.
 

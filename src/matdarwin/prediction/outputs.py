@@ -106,6 +106,10 @@ class CsvSink:
         (self._quoting if any("\r" in cell for cell in cells) else self._plain).writerow(cells)
 
 
+_GROUP = 1024
+"""Rows that are written together at least: each group of a Parquet file costs kilobytes, and the best come one by one."""
+
+
 class ParquetSink:
     """Writes answered rows as Parquet; columns that were read as text stay text."""
 
@@ -131,6 +135,7 @@ class ParquetSink:
         self._given, self._scored = len(given), scored
         self._schema = pa.schema([*given, *fields], metadata=metadata)
         self._writer = pyarrow.parquet.ParquetWriter(stream, self._schema)
+        self._held: list[Any] = []
 
     def write(
         self, chunk: Chunk, found: Sequence[Sequence[Prediction]], scores: Sequence[float | None] | None = None
@@ -146,11 +151,21 @@ class ParquetSink:
         fields = list(self._schema)[self._given :]
         columns = [[_encodable(c) if isinstance(c, str) else c for c in cells] for cells in zip(*answers, strict=True)]
         arrays += [pa.array(column, f.type) for column, f in zip(columns, fields, strict=True)]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._held.append(pa.Table.from_arrays(arrays, schema=self._schema))
+        if sum(table.num_rows for table in self._held) >= _GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._held:
+            self._writer.write_table(pa.concat_tables(self._held))
+            self._held = []
 
     def close(self) -> None:
-        """Write the file's end."""
+        """Write what is held, and the file's end."""
         try:
+            self._flush()
             self._writer.close()
         finally:
             # A writer that could not be closed tries again when it goes, and complains on stderr.

@@ -29,6 +29,9 @@ Progress = Callable[[int, int], None]
 
 _PERMUTED = Writing("permuted")
 
+_FORMATS: dict[AskedIn, str] = {"auto": "float32", "fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+"""What a model is asked in, by the name of the number format."""
+
 _FEW = 3
 """An element seen in fewer training materials than this is noted."""
 
@@ -36,13 +39,11 @@ _FEW = 3
 def caveat(card: Card, *, dtype: AskedIn = "auto", views: int | None = None) -> str | None:
     """What is to be said of every interval of a checkpoint that is asked in another way than it was calibrated in; None: nothing."""
     asked = card.recipe["predicting"]
-    now, then = (
-        device_and_dtype(one, training=False)[1]
-        for one in (asked["dtype"] if dtype == "auto" else dtype, asked["dtype"])
-    )
+    # By name: it may have been calibrated on a machine that asks in a format which this one does not.
+    now, then = (_FORMATS[one] for one in (asked["dtype"] if dtype == "auto" else dtype, asked["dtype"]))
     otherwise = [f"{views} views instead of {asked['views']}"] if views not in (None, asked["views"]) else []
     if now != then:
-        otherwise.append(f"{now} instead of {then}".replace("torch.", ""))
+        otherwise.append(f"{now} instead of {then}")
     return f"its interval was calibrated otherwise: asked with {', '.join(otherwise)}" if otherwise else None
 
 

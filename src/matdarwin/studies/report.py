@@ -166,7 +166,8 @@ def _asked(result: DemoResult) -> str:
         cells = [
             given.get("input", ""),
             "-" if value is None else f"{value:.{digits}f}",
-            "-" if lower is None or upper is None else f"{lower:.{digits}f} to {upper:.{digits}f}",
+            # The ends have one decimal more than an answer, and are not to be rounded inward.
+            "-" if lower is None or upper is None else f"{lower:.{digits + 1}f} to {upper:.{digits + 1}f}",
             "-" if asked.measured is None else f"{asked.measured:.{digits}f}",
             "; ".join(map(str, remarks)),
         ]

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from matdarwin.evaluation.results import way_of
+
 LESS_IS_BETTER = frozenset({"mae", "rmse"})
 """Metrics that are errors."""
 
@@ -54,7 +56,8 @@ class Score(_Read):
     @property
     def model(self) -> str:
         """What its model is called, with what sets it apart from one of the task's rows alone."""
-        return f"{self.strategy}, with knowledge" if self.knowledge else self.strategy
+        named = f"{self.strategy}, with knowledge" if self.knowledge else self.strategy
+        return f"{named} (LEAKY)" if self.leaky else named
 
     @property
     def tested(self) -> list[int]:
@@ -66,9 +69,17 @@ class Score(_Read):
         """Whether answers are classes."""
         return self.metric not in LESS_IS_BETTER
 
-    def own(self, metric: str | None = None) -> float | None:
-        """The model's own score: that of the median for numbers."""
-        return single(self.summary.get(metric or self.metric))
+    def own(self) -> float | None:
+        """The model's own score: for numbers that of the answer which the metric asks for, over all rows.
+
+        Rivals answer every row, so a row that was not read counts in the MAE as if the training median had been answered.
+        """
+        found = self.summary.get(self.metric)
+        if self.metric == "mae":
+            found = self.summary.get("mae_pessimistic", found)
+        if isinstance(found, dict) and (way := way_of(self.metric)) in found:
+            found = found[way]
+        return single(found)
 
     def rival(self) -> tuple[str, float] | None:
         """The best classical model of the same run."""

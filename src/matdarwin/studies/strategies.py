@@ -29,6 +29,7 @@ from matdarwin.studies.strategies_units import (
     scored_tasks,
     unit_hash,
 )
+from matdarwin.tasks import registry
 from matdarwin.training.errors import TrainingError
 
 _FAULTS = (TrainingError, CheckpointError, DataError, BaseModelError)
@@ -156,7 +157,7 @@ def summary(size: Size) -> str:
     """Rebuild summary.json and the figure from the units that are of today's recipes and data; says what is missing."""
     units = {_unit(result): result for result in read_units(size.folder)}
     current = {unit: result for unit, result in units.items() if result.hash == unit_hash(unit, size)}
-    found = summarise(list(current.values()), scored_tasks(size))
+    found = summarise(list(current.values()), {name: registry.load(name).kind for name in scored_tasks(size)})
     write_summary(found, size.folder)
     draw(found, size.folder / "figure2.png")
     missing = sum(len(tasks) for tasks in found.missing.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +94,12 @@ def read_units(folder: Path) -> list[UnitResult]:
     return found
 
 
-def summarise(units: Sequence[UnitResult], names: Sequence[str]) -> Summary:
+def summarise(units: Sequence[UnitResult], kinds: Mapping[str, str]) -> Summary:
     """Sum the finished units up.
 
     Args:
         units: What is finished.
-        names: Ids of all tasks that are compared.
+        kinds: All tasks that are compared, finished or not: classification or regression, by id.
 
     Raises:
         ResultsError: Units of different limits, or of different rows of one task, which cannot be compared.
@@ -108,15 +108,18 @@ def summarise(units: Sequence[UnitResult], names: Sequence[str]) -> Summary:
         raise ResultsError(
             f"units of different limits cannot be compared: {' and '.join(sorted(sizes))}; remove those of the old ones"
         )
-    tasks = _tasks(units, names)
+    tasks = _tasks(units, list(kinds))
     models = [strategy.replace("-", "_") for strategy in (*SINGLE, *MULTIPLE)]
-    averages = {name: {kind: _average(tasks, name, kind) for kind in KINDS} for name in COMPARED}
+    averages = {
+        name: {kind: _average(tasks, name, kind, of=list(kinds.values()).count(kind)) for kind in KINDS}
+        for name in COMPARED
+    }
     missing = {
         model: lacking
         for model in models
-        if (lacking := [name for name in names if name not in tasks or model not in tasks[name].scores])
+        if (lacking := [name for name in kinds if name not in tasks or model not in tasks[name].scores])
     }
-    if without := [name for name in names if name not in tasks or "dummy" not in tasks[name].scores]:
+    if without := [name for name in kinds if name not in tasks or "dummy" not in tasks[name].scores]:
         missing[RIVALS] = without
     return Summary(
         about="One seed, fold 0. Every strategy was taught the same rows of each task and saw as many examples of it on "
@@ -208,9 +211,10 @@ def _tasks(units: Sequence[UnitResult], names: Sequence[str]) -> dict[str, TaskS
     return found
 
 
-def _average(tasks: dict[str, TaskSummary], model: str, kind: str) -> Average:
-    of = [task for task in tasks.values() if task.kind == kind]
-    changes = [task.change_percent[model] for task in of if model in task.change_percent]
+def _average(tasks: dict[str, TaskSummary], model: str, kind: str, *, of: int) -> Average:
+    changes = [
+        task.change_percent[model] for task in tasks.values() if task.kind == kind and model in task.change_percent
+    ]
     better = sum(change > 0 if kind == "classification" else change < 0 for change in changes)
     return Average(
         percent=round(statistics.fmean(changes), 3) if changes else None,
@@ -218,7 +222,7 @@ def _average(tasks: dict[str, TaskSummary], model: str, kind: str) -> Average:
         median=round(statistics.median(changes), 3) if changes else None,
         better=better,
         tasks=len(changes),
-        of=len(of),
+        of=of,
     )
 
 

@@ -16,6 +16,7 @@ _FOLDS = 5
 _WAYS = {
     "mae": "MAE",
     "rmse": "RMSE",
+    "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "roc_auc": "ROC-AUC",
@@ -156,6 +157,8 @@ def _state(score: Score) -> str:
 
 def _stand(score: Score) -> str:
     rival, own = score.rival(), score.own()
+    if score.leaky:
+        return "LEAKY: not a score"
     if own is None or rival is None:
         return "-"
     gap = score.worse(own) - score.worse(rival[1])
@@ -167,7 +170,11 @@ def _stand(score: Score) -> str:
 def _metrics(score: Score) -> list[str]:
     """Metrics that the model or any rival has, the task's own first."""
     named = [
-        name for name in _WAYS if name in score.summary or any(name in found for found in score.baselines.values())
+        name
+        for name in _WAYS
+        # The share of right answers says little of classes of unlike size, and is shown where it is asked for.
+        if (name != "accuracy" or score.metric == name)
+        and (name in score.summary or any(name in found for found in score.baselines.values()))
     ]
     return sorted(named, key=lambda name: name != score.metric)
 
@@ -248,7 +255,9 @@ def _board(score: Score) -> str:
         if row.metric == score.metric
     ]
     if mine is not None and len(score.tested) == _FOLDS:
-        rows.append((mine, [f"**{score.strategy} (ours)**", f"**{_number(mine)}**", "", ""]))
+        rows.append(
+            (mine, [f"**{score.strategy} (ours)**", f"**{_number(mine)}**", "**leaked**" if score.leaky else "", ""])
+        )
     rows.sort(key=lambda row: score.worse(row[0]))
     return _table(["model", _WAYS.get(score.metric, score.metric), "leak", "note"], [cells for _, cells in rows])
 

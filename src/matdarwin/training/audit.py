@@ -27,13 +27,20 @@ from matdarwin.training.recipe import Recipe, ids_of, split_of
 _EXAMPLES = 3
 
 
-def audit_recipe(recipe: Recipe, *, tasks: Sequence[Task] | None = None, folds: Sequence[int] | None = None) -> Audit:
+def audit_recipe(
+    recipe: Recipe,
+    *,
+    tasks: Sequence[Task] | None = None,
+    folds: Sequence[int] | None = None,
+    divided: Mapping[int, Split] | None = None,
+) -> Audit:
     """What training by a recipe would learn of its test materials, and what its base has learnt of them before.
 
     Args:
         recipe: The recipe; its own `fold` is overruled by `folds`.
         tasks: Its tasks, where they are no registered ones.
         folds: Test folds; None: all five.
+        divided: Divisions of the rows that are at hand, by fold; the others are made.
 
     Raises:
         DataError: The data cannot be had, or leave nothing to train on.
@@ -46,7 +53,8 @@ def audit_recipe(recipe: Recipe, *, tasks: Sequence[Task] | None = None, folds: 
 
     def splits() -> Iterator[Split]:
         for fold in chosen:
-            split = split_of(recipe.model_copy(update={"fold": fold}), known)
+            ready = (divided or {}).get(fold)
+            split = split_of(recipe.model_copy(update={"fold": fold}), known) if ready is None else ready
             tests[fold] = split.test
             taught.extend(base_faults(recipe, split))
             yield split

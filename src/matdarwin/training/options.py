@@ -140,13 +140,14 @@ class Optimising(Part):
     checkpointing: bool = Field(
         default=False,
         exclude_if=lambda on: not on,
-        description="Compute activations anew on the way back instead of keeping them: less memory, a third more work.",
+        description="Compute activations anew on the way back instead of keeping them: less memory, but twice "
+        "to five times the time, since rows are then padded and share no prefix (results/bench/options.json).",
     )
     compile: bool = Field(
         default=False,
         exclude_if=lambda on: not on,
-        description="Compile the layers (torch.compile): a minute at first, and about a tenth less a step on a CPU, which "
-        "takes a C++ compiler. Sums are rounded otherwise than without.",
+        description="Compile the layers (torch.compile): a minute at first, which on a CPU takes a C++ compiler. Whether a step "
+        "is then quicker is the processor's affair (docs/results.md). Sums are rounded otherwise than without.",
     )
     smoothing: float = Field(
         default=0.0,

@@ -173,13 +173,14 @@ def check(
         TrainingError: It leaks, and that was not asked for.
     """
     said = leakage.check(split)
-    if audited and recipe.fold is not None:
-        found = audit_recipe(recipe, tasks=tasks, folds=[recipe.fold])
+    if recipe.fold is not None and audited:
+        found = audit_recipe(recipe, tasks=tasks, folds=[recipe.fold], divided={recipe.fold: split})
         said += [
             f"{pair.found:,} of {pair.test_rows:,} test rows of {pair.task} stand in training of {pair.train_task}"
             for pair in (*(pair for pair in found.pairs if pair.found), *found.twins)
         ]
-    if recipe.fold is not None:
+        said += found.base
+    elif recipe.fold is not None:
         said += base_faults(recipe, split)
     if said and not allow_leak:
         raise TrainingError(
