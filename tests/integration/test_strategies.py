@@ -246,6 +246,14 @@ def test_plan_and_order(size: Size) -> None:
     text = plan(size, measure(size, {unit.strategy for unit in units}), [units[0]])
     assert "rivals: 2 units (1 to do)" in text and "stage knowledge: " in text
     assert text.splitlines()[-1].startswith("all: ") and text.endswith(" to do")
+    # A stage that only finished units would need is not to do.
+    pace = Pace(100.0, {"know": (PlannedStage("knowledge", 100, 10, 36_000, 360.0, stands=False),)})
+    nothing, all_but_know = (
+        plan(size, pace, units),
+        plan(size, pace, [unit for unit in units if unit.strategy != "know-mt"]),
+    )
+    assert "0.10 hours, not to do" in nothing and nothing.endswith("; 0.0 to do")
+    assert "0.10 hours, once" in all_but_know and not all_but_know.endswith("; 0.0 to do")
     # Trees are fitted at no rate of tokens.
     assert measure(size, {"rivals"}).seconds(units[0], costs(size)) < 60
 

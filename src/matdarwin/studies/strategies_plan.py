@@ -199,11 +199,13 @@ def plan(size: Size, pace: Pace, done: Sequence[Unit] = ()) -> str:
         lines.append(f"{name:26}{cost.rows:11,}{cost.tests:11,}{cost.learnt:15,}{cost.read:13,}{minutes:9.1f}")
     lines.append("")
     total = left = 0.0
-    for stage in (stage for stages in pace.stages.values() for stage in stages):
-        whole = stage.tokens / rate
-        total, left = total + whole, left + stage.seconds
-        said = "which stands" if stage.stands else "once"
-        lines.append(f"stage {stage.name}: {stage.tokens:,} tokens, {whole / 3600:.2f} hours, {said}")
+    for family, stages in pace.stages.items():
+        wanted = any(_family(unit.strategy) == family and unit not in done for unit in units)
+        for stage in stages:
+            whole = stage.tokens / rate
+            total, left = total + whole, left + stage.seconds * wanted
+            said = "which stands" if stage.stands else "once" if wanted else "not to do"
+            lines.append(f"stage {stage.name}: {stage.tokens:,} tokens, {whole / 3600:.2f} hours, {said}")
     alone = Pace(rate)
     for strategy in dict.fromkeys(unit.strategy for unit in units):
         each = {unit: alone.seconds(unit, by_task) for unit in units if unit.strategy == strategy}
