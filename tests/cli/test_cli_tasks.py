@@ -179,7 +179,12 @@ def test_hard_splits_and_controls_are_tables_to_train_on(darwin: Darwin, home: P
     assert done.code == 0 and "train.csv: 143 rows" in done.out and "test.csv: 7 rows" in done.out
     assert f"darwin train --data {tmp_path}/fe/train.csv --input-column composition --target-column target" in done.err
     again = darwin("data", "hard", file, "--by", "element:Fe", "--output", str(tmp_path / "fe"))
-    assert again.code == 2 and "train.csv is there already" in again.err
+    assert again.code == 2 and "train.csv" in again.err and "test.csv: there already; delete it" in again.err
+    # Nothing is written beside what stands there.
+    (tmp_path / "fe" / "train.csv").rename(tmp_path / "kept.csv")
+    again = darwin("data", "hard", file, "--by", "element:Fe", "--output", str(tmp_path / "fe"))
+    assert again.code == 2 and not (tmp_path / "fe" / "train.csv").exists()
+    (tmp_path / "kept.csv").rename(tmp_path / "fe" / "train.csv")
     done = darwin(
         "data", "synthetic", file, "--kind", "1", "--fold", "0", "--output", str(tmp_path / "s.csv"), "--json"
     )

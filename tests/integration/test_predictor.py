@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,62 @@ def test_good_and_bad_rows_keep_order_and_count(predictor: Predictor, task: str)
 def test_the_reason_names_token_and_position(predictor: Predictor) -> None:
     (bad,) = predictor.predict(["GaXxN"], "tiny_gap")
     assert "`Xx`" in (bad.reason or "") and "position 2" in (bad.reason or "")
+
+
+LONG = "".join(
+    f"{symbol}0.{'123456789' * 3}"
+    for symbol in [
+        "Ga",
+        "In",
+        "Al",
+        "Zn",
+        "Cd",
+        "Mg",
+        "Cu",
+        "Ag",
+        "Fe",
+        "Ni",
+        "As",
+        "P",
+        "O",
+        "S",
+        "N",
+        "Se",
+        "Te",
+        "F",
+    ]
+)
+
+
+def test_a_question_that_is_too_long_is_said_to_be_so_in_its_row(predictor: Predictor) -> None:
+    """The model has no places for it, and memory grows with the square of its length."""
+    before, long, after = predictor.predict(["GaN", LONG, "CdSe"], "tiny_gap")
+    assert long.status == "invalid" and long.value is None and long.input == LONG
+    assert re.fullmatch(r"its question has \d+ tokens, and at most 480 are read", str(long.reason))
+    assert [before.value, after.value] == [one.value for one in predictor.predict(["GaN", "CdSe"], "tiny_gap")]
+
+
+def test_long_questions_are_asked_few_at_a_time(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matdarwin.models import decoding
+    from matdarwin.prediction import predictor as module
+
+    given = [*GOOD, *(LONG[:90] + symbol for symbol in ("O2", "S2", "N2"))]
+    expected = Predictor.of(checkpoint).predict(given, "tiny_gap")
+    # From 16 tokens on: none of a batch of long ones is kept for the next.
+    monkeypatch.setattr(module, "USUAL", 16)
+    monkeypatch.setattr(decoding, "USUAL", 16)
+    asked = Predictor.of(checkpoint)
+    sizes: list[int] = []
+    real = asked._decoder.distributions
+    monkeypatch.setattr(
+        asked._decoder, "distributions", lambda ids, *a, **k: sizes.append(len(ids)) or real(ids, *a, **k)
+    )
+    had: list[int] = []
+    found = asked.predict(given, "tiny_gap", progress=lambda done, total: had.append(done))
+    for one, other in zip(found, expected, strict=True):
+        assert (one.input, one.value, one.status) == (other.input, other.value, other.status)
+        assert (one.lower, one.upper) == pytest.approx((other.lower, other.upper), abs=1e-6)
+    assert len(sizes) > 2 and sizes[-1] == 1 and sum(sizes) == len(given) and had[-1] == len(given)
 
 
 @pytest.mark.parametrize("rows", [[], ["Xx"], ["Xx", "Xx"]])

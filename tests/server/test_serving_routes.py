@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from typer.testing import CliRunner
 
 from matdarwin import cli
 from matdarwin.api import Darwin
-from matdarwin.serving.chat import NotUnderstoodError, understand
+from matdarwin.prediction.prediction import Prediction
+from matdarwin.serving.chat import NotUnderstoodError, sentence, understand
+from matdarwin.tasks.schema import Task
 
 GIVEN = ["GaN", "CdTe", "Xx2", "", "<script>alert(1)</script>", "Fe2 O3"]
 
@@ -263,6 +266,90 @@ def test_conditions_are_found_or_asked_for(tmp_path: Path) -> None:
     assert understand("band gap at 77.5 K of GaN", {task.id: task}).material == "GaN"
     with pytest.raises(NotUnderstoodError, match="temperature, in K"):
         understand("What is the band gap of GaN?", {task.id: task})
+
+
+@pytest.fixture
+def hot(tmp_path: Path) -> dict[str, Task]:
+    """A task that needs a temperature in K, and one in °C."""
+    wordings = ["band gap {conditions} of {material}"]
+    kelvin = tiny_task(tmp_path, conditions=[{"name": "temperature", "unit": "K"}], wordings=wordings)
+    celsius = tiny_task(
+        tmp_path, id="tiny_loss", property="loss", conditions=[{"name": "temperature", "unit": "°C"}], wordings=["loss {conditions} of {material}"]
+    )  # fmt: skip
+    return {task.id: task for task in (kelvin, celsius)}
+
+
+@pytest.mark.parametrize(
+    ("question", "value"),
+    [
+        ("band gap of GaN at 300 K", 300.0),
+        ("band gap of GaN at 300K?", 300.0),
+        ("band gap of Fe2O3 300 K", 300.0),
+        ("band gap of GaN (T=300 K)", 300.0),
+        ("band gap of GaN at ~77.5 kelvin", 77.5),
+        ("loss of GaN at -50 °C", -50.0),
+        ("loss of GaN at \u221250 °C", -50.0),
+        ("loss of GaN at +20 degrees Celsius", 20.0),
+    ],
+)
+def test_temperatures_are_read_as_they_are_written(hot: dict[str, Task], question: str, value: float) -> None:
+    assert understand(question, hot).conditions == {"temperature": value}
+
+
+@pytest.mark.parametrize(
+    ("question", "named"),
+    [
+        ("band gap of GaN at 1,000 K", "'1,000'"),
+        ("band gap of GaN at 1 000 K", "'1 000'"),
+        ("band gap of GaN at 300,5 K", "'300,5'"),
+        ("band gap of GaN at 300-500 K", "'300-500'"),
+        ("band gap of GaN at 300\u2013500 K", "'300-500'"),
+        ("band gap of GaN at 1e3 K", "'1e3'"),
+        ("loss of GaN at - 50 °C", "'- 50'"),
+        ("band gap of GaN at 300 K or 500 K", "300 and 500"),
+    ],
+)
+def test_a_temperature_that_is_no_plain_number_is_not_guessed(hot: dict[str, Task], question: str, named: str) -> None:
+    with pytest.raises(NotUnderstoodError, match=re.escape(named)):
+        understand(question, hot)
+
+
+def test_the_answer_says_at_which_temperature_and_which_was_not_used(tmp_path: Path, hot: dict[str, Task]) -> None:
+    def said(question: str, tasks: dict[str, Task]) -> str:
+        asked = understand(question, tasks)
+        task = asked.tasks[0]
+        found = Prediction(
+            input=asked.material, material=asked.material, task=task.id, value=1.5, unit="eV", lower=None, upper=None,
+            coverage=None, status="uncalibrated", reason="few", notes=(), model="m",
+        )  # fmt: skip
+        return sentence(found, task, asked.conditions, asked.unused)
+
+    assert "of GaN at 300 K is predicted to be 1.5 eV" in said("band gap of GaN at 300 K", hot)
+    cold = tiny_task(tmp_path)
+    text = said("band gap of GaN at 600 K", {cold.id: cold})
+    assert "Note: 600 K was not used, since this task has no such condition." in text
+    assert "Note" not in said("band gap of GaN", {cold.id: cold})
+
+
+def test_names_of_tasks_are_as_short_as_texts(darwin: Darwin) -> None:
+    """Each that is not known is compared with those that are, while nobody else is served."""
+
+    async def work(client: Any, _: Any) -> Any:
+        return await client.post("/v1/predict", json={"materials": "GaN", "tasks": ["a" * 20_000]})
+
+    answer = asked(darwin, work)
+    assert answer.status_code == 422 and answer.json()["field"] == "tasks" and "20,000 characters" in answer.text
+
+
+def test_a_table_of_very_many_columns_is_refused(darwin: Darwin) -> None:
+    """Each row would be brought to the header's width: a megabyte of commas would take gigabytes."""
+
+    async def work(client: Any, _: Any) -> Any:
+        body = b"composition" + b"," * 100_000 + b"\n" + b"GaN\n" * 1000
+        return await client.post("/v1/predict/csv?task=tiny_gap", content=body, headers={"content-type": "text/csv"})
+
+    answer = asked(darwin, work)
+    assert answer.status_code == 422 and "100,001 columns" in answer.text
 
 
 def test_the_command_names_its_options() -> None:

@@ -11,6 +11,7 @@ import json
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,46 @@ def test_an_answer_that_is_not_read_does_not_hold_a_stop_up(slow: tuple[Darwin, 
         assert not thread.is_alive() and server.server_state.connections == set()
 
 
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "])
+def test_a_connection_on_which_no_whole_request_comes_is_ended(slow: tuple[Darwin, Slow], sent: bytes) -> None:
+    app = create_app(slow[0], Settings(**{**WIDE, "body_seconds": 0.5}))
+    with started(app) as (server, _), socket.socket() as raw:
+        raw.settimeout(30)
+        raw.connect(("127.0.0.1", port_of(server)))
+        raw.sendall(sent)
+        assert raw.recv(1000) == b""
+
+
+def test_a_connection_is_kept_between_requests_and_ended_within_the_next(slow: tuple[Darwin, Slow]) -> None:
+    app = create_app(slow[0], Settings(**{**WIDE, "body_seconds": 1.0}))
+    whole = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with started(app) as (server, _), socket.socket() as raw:
+        raw.settimeout(30)
+        raw.connect(("127.0.0.1", port_of(server)))
+        for _ in range(3):
+            raw.sendall(whole)
+            assert b"200 OK" in raw.recv(10_000)
+            time.sleep(0.6)
+        raw.sendall(whole[:20])
+        assert raw.recv(1000) == b""
+
+
+def test_a_head_without_end_is_not_kept(slow: tuple[Darwin, Slow]) -> None:
+    app = create_app(slow[0], Settings(**WIDE))
+    with started(app) as (server, _), socket.socket() as raw:
+        raw.settimeout(30)
+        raw.connect(("127.0.0.1", port_of(server)))
+        raw.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        answered = b""
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                raw.sendall(b"X-Long: " + b"x" * 10_000 + b"\r\n")
+        with contextlib.suppress(ConnectionError):
+            answered = raw.recv(1000)
+        assert answered == b"" or b" 400 " in answered
+        asyncio.run(until(lambda: not server.server_state.connections))
+
+
 def test_the_connection_of_who_does_not_read_is_ended(slow: tuple[Darwin, Slow]) -> None:
     model, predictor = slow
     _quick(predictor)
@@ -96,7 +137,7 @@ def test_a_table_that_is_not_read_gives_its_place_back(slow: tuple[Darwin, Slow]
 
 def test_an_answer_that_is_read_slowly_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 KiB, or all that is left, in each of the times."""
-    monkeypatch.setattr(unread, "AutoHTTPProtocol", MagicMock())
+    monkeypatch.setattr(unread, "H11Protocol", MagicMock())
     transport = MagicMock()
 
     def look(unsent: int) -> bool:
@@ -106,7 +147,7 @@ def test_an_answer_that_is_read_slowly_is_not_cut(monkeypatch: pytest.MonkeyPatc
 
     async def work() -> None:
         nonlocal watched
-        watched = unread.protocol(1000.0)(config=None, server_state=None, app_state=None)  # type: ignore[call-arg]
+        watched = unread.protocol(1000.0, 1000.0)(config=None, server_state=None, app_state=None)  # type: ignore[call-arg]
         watched.connection_made(transport)
         transport.get_write_buffer_size.return_value = 200_000
         watched.pause_writing()

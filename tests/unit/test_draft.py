@@ -214,6 +214,10 @@ def test_a_unit_that_does_not_match_the_column_is_refused(tmp_path: Path) -> Non
     # Another way to write the same, or words that are no unit known here, are taken.
     assert drafted(tmp_path, "formula,kappa (W/m/K)", FORMULAS, GAPS, unit="W m-1 K-1").task.unit == "W m-1 K-1"
     assert drafted(tmp_path, "formula,gap (meV)", FORMULAS, GAPS, unit="millielectronvolts").task.unit
+    # As people write degrees and angstroms, and the Materials Project its columns.
+    assert drafted(tmp_path, "formula,Tg (C)", FORMULAS, GAPS, unit="°C").task.unit == "°C"
+    assert drafted(tmp_path, "formula,a (A)", FORMULAS, GAPS, unit="angstrom").task.unit == "angstrom"
+    assert drafted(tmp_path, "formula,formation_energy_per_atom", FORMULAS, GAPS, unit="eV/atom").task.unit == "eV/atom"
 
 
 # Checking

@@ -79,6 +79,11 @@ def test_grid_of_what_fixed_decimals_cannot_hold() -> None:
         ("solubility in water", "solubility in water", None),
         ("ratio a/b", "ratio a/b", None),
         ("is_metal", "is metal", None),
+        ("formation_energy_per_atom", "formation energy per atom", None),
+        ("volume_per_cell", "volume per cell", None),
+        ("gap_min", "gap min", None),
+        ("error_bar", "error bar", None),
+        ("energy (eV/atom)", "energy", "eV/atom"),
         ("target", "target", None),
     ],
 )

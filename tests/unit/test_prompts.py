@@ -94,6 +94,7 @@ def test_conditions_are_written_in_the_tasks_order_and_checked(task: Task) -> No
     assert conditions_text(asked, {"temperature": 0.0000616}) == "at 0.0000616 K"
     assert conditions_text(asked, {"temperature": 1e20}) == "at 100000000000000000000 K"
     assert conditions_text(asked, {"temperature": np.float64(77.5)}) == "at 77.5 K"
+    assert conditions_text(asked, {"temperature": -0.0}) == conditions_text(asked, {"temperature": "-0"}) == "at 0 K"
     with pytest.raises(ValueError, match=r"tiny_gap needs the condition 'temperature' \(in K\)"):
         conditions_text(asked, {"phase": "cubic"})
     with pytest.raises(ValueError, match=r"no condition 'pressure'; it has temperature, phase"):

@@ -346,6 +346,24 @@ def test_a_table_of_numbers_becomes_a_regression_task(tmp_path: Path) -> None:
     assert len(read(found).examples) == 24
 
 
+@pytest.mark.parametrize("empty", ["N/A", "NA", "NaN", "nan", "<NA>", "null", "#N/A"])
+def test_what_programs_write_for_no_answer_is_none(tmp_path: Path, empty: str) -> None:
+    classes = from_table(
+        own(tmp_path, FORMULAS, [empty, *["metal", "nonmetal"] * 11, empty]), "x", "y", "metallicity", None
+    )
+    assert classes.labels == ("metal", "nonmetal") and len(read(classes).examples) == 22
+    assert classes.notes == ("2 of 24 rows are rejected: column y: the cell is empty (2).",)
+    # A quarter of such cells does not make classes of numbers.
+    numbers = from_table(
+        own(tmp_path, [*FORMULAS, *FORMULAS[:8]], [*map(float, range(24)), *[empty] * 8]), "x", "y", "energy", None
+    )
+    assert numbers.kind == "regression" and len(read(numbers).examples) == 24
+    assert from_table(own(tmp_path, FORMULAS, ["none", "some"] * 12), "x", "y", "order", None).labels == (
+        "none",
+        "some",
+    )
+
+
 def test_negative_numbers_leave_room_below(tmp_path: Path) -> None:
     found = from_table(own(tmp_path, FORMULAS, [i - 10 for i in range(24)]), "x", "y", "energy", None)
     assert found.bounds == (-33.0, 36.0) and found.decimals == 0

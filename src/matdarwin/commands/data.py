@@ -139,10 +139,11 @@ def hard_data(
         from matdarwin.tasks import registry
 
         known = registry.load(task)
+        paths = [output / "train.csv", output / "test.csv"]
+        export.refuse_standing(paths)
         removed: Counter[str] = Counter()
         sides = export.hard_split(known, by, removed)
         output.mkdir(parents=True, exist_ok=True)
-        paths = [output / "train.csv", output / "test.csv"]
         for path, rows in zip(paths, sides, strict=True):
             export.write(path, known, rows)
     _written(known, dict(zip(paths, map(len, sides), strict=True)), json=json, removed=removed)

@@ -26,6 +26,10 @@ TaskKind = Literal["regression", "classification"]
 _LEAST_ROWS = 20
 _NUMERIC_SHARE = 0.8
 _MOST_CLASSES = 20
+_EMPTY = frozenset({"nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL"})
+"""What programs write into the cell of an answer that is not there; words such as `none` may be a class."""
+_MEANT = {"C": "°C", "A": "angstrom"}
+"""Units as column names have them that stand for others than they spell."""
 
 
 def from_table(
@@ -67,6 +71,8 @@ def from_table(
     property = " ".join(property.split())
     check_unit(path, target_column, unit)
     pairs = _pairs(path, input_column, target_column)
+    missing = sorted({answer for _, _, answer in pairs} & _EMPTY)
+    pairs = [(row, material, "" if answer in missing else answer) for row, material, answer in pairs]
     inputs = [material for _, material, answer in pairs if material and answer]
     answers = [(row, answer) for row, material, answer in pairs if material and answer]
     if len(inputs) < _LEAST_ROWS:
@@ -91,7 +97,7 @@ def from_table(
         "wordings": _wordings(property, unit),
         "metric": "mae" if kind == "regression" else "balanced_accuracy",
         "source": {"kind": "file", "name": str(path.resolve()), "sha256": sha256(path)},
-        "reader": {"material": input_column, "target": target_column},
+        "reader": {"material": input_column, "target": target_column} | ({"missing": missing} if missing else {}),
         "licence": "the user's own",
         "citation": f"table {path.name}",
         "description": f"{property} from column {target_column!r} of {path.name}, by {how} in column {input_column!r}.",
@@ -115,8 +121,9 @@ def check_unit(path: Path, column: str, given: str | None) -> None:
     named = guess.heading(column)[1]
     if named is None or given is None:
         return
-    stated, wanted = guess.unit(named), guess.unit(given)
-    if wanted is not None and stated != wanted:
+    # As people write them: `Tg (C)` is not in coulombs, nor `a (A)` in amperes.
+    stated, wanted = [guess.unit(one) for one in (named, _MEANT.get(named, named))], guess.unit(given)
+    if wanted is not None and wanted not in stated:
         raise DataError(
             f"{path}: column {column!r} is in {named} by its name, and the unit given is {given}; convert the numbers, "
             f"or give the unit {named}"

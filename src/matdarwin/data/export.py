@@ -73,6 +73,16 @@ def synthetic(task: Task, which: Control, *, seed: int, fold: int | None) -> lis
     return control(task, rows.train[task.id], which, seed=seed, avoid=avoid)
 
 
+def refuse_standing(paths: Sequence[Path]) -> None:
+    """Refuse to write where something stands, before anything is written.
+
+    Raises:
+        DataError: A file is there already.
+    """
+    if standing := [str(path) for path in paths if path.exists()]:
+        raise DataError(f"{' and '.join(standing)}: there already; delete it, or give another name")
+
+
 def write(path: Path, task: Task, rows: Sequence[Example]) -> None:
     """Write rows as CSV: the material as it was given, the conditions, and the answer in the task's unit.
 

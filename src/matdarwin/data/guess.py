@@ -37,6 +37,7 @@ _SAME = {
     "muB": "uB",
 }
 _NAMES = frozenset({"Seebeck", "Young", "Curie", "Hall", "Vickers", "Debye", "Poisson", "Fermi"})
+_WORDS = frozenset({"atom", "cell", "min", "bar", "cal", "mol"})
 # `gap (eV)`, `gap [eV]`, `kappa (W/(m K))`; `gap / eV`, `gap, eV`, `gap in eV`; `gap_eV`.
 _HEADERS = (
     re.compile(r"(?P<words>.*?)\s*[(\[](?P<unit>[^()\[\]]+)[)\]]\s*"),
@@ -75,7 +76,10 @@ def heading(column: str) -> tuple[str, str | None]:
     named = None
     for pattern in _HEADERS:
         found = pattern.fullmatch(text)
-        if found is not None and unit(found["unit"]) is not None:
+        if found is None or unit(found["unit"]) is None:
+            continue
+        # Behind an underscore stand words as well as units: `gap_min`, `energy_per_atom`.
+        if pattern is not _HEADERS[-1] or not (found["unit"] in _WORDS or found["words"].casefold().endswith("per")):
             text, named = found["words"], found["unit"].strip()
             break
     words = text.replace("_", " ").split()

@@ -18,7 +18,7 @@ ANSWER_FORMAT = "answers-1"
 
 _NUMBER = re.compile(
     r"""(?P<sign>[-+])?
-        (?P<digits>\d{1,3}(?:,\d{3})+(?![\d,]) | \d+)?   # 1,234 or 1234; never 1,5
+        (?P<digits>[1-9]\d{0,2}(?:,\d{3})+(?![\d,]) | \d+)?   # 1,234 or 1234; never 1,5 or 0,123
         (?P<fraction>\.\d*)?
         (?P<exponent>[eE][-+]?\d+)?
     """,

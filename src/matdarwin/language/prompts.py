@@ -117,7 +117,8 @@ def conditions_text(task: Task, conditions: dict[str, str | float], *, complete:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"the condition {condition.name!r} must be a finite number, got {value}")
         # Not through %g, which would turn small numbers into exponents; float() since numpy's floats have another repr.
-        shown = f"{Decimal(repr(float(value))).normalize():f}" if isinstance(value, float) else str(value)
+        # Plus nothing, which makes -0 the 0 that was taught.
+        shown = f"{Decimal(repr(float(value) + 0.0)).normalize():f}" if isinstance(value, float) else str(value)
         words.append(f"at {shown} {condition.unit}" if condition.unit else f"({condition.name} {shown})")
     return " ".join(words)
 

@@ -27,6 +27,9 @@ _PROBED_ENDS = 2
 SURE_END = 0.999
 """Probability of the terminator from which on an end counts as sure."""
 
+USUAL = 384
+"""Tokens of a question up to which whole batches are asked, and their cache is kept for the next one."""
+
 MOST_NODES = 1024
 """Most nodes of one row in a forward pass; a wider level takes several."""
 
@@ -156,7 +159,9 @@ class Decoder:
         count = len(prompts)
         if self._cache.most < count:
             self._cache = RowCache(count)
-        cache = self._cache
+        # A cache keeps the widest prompt's room for as many rows as it ever had.
+        wide = len(shared) + max(map(len, rests)) > USUAL
+        cache = RowCache(count) if wide else self._cache
         cache.begin(count)
         if shared:
             cache.lend(self._prefix(shared))

@@ -18,7 +18,7 @@ from matdarwin.materials import parse
 from matdarwin.materials.material import Material, MaterialError
 from matdarwin.models.base import AskedIn, device_and_dtype
 from matdarwin.models.checkpoint import Card, Checkpoint, CheckpointError, TaskCard
-from matdarwin.models.decoding import SURE_END, Decoder
+from matdarwin.models.decoding import SURE_END, USUAL, Decoder
 from matdarwin.models.distribution import AnswerDistribution, average
 from matdarwin.prediction.intervals import Calibration
 from matdarwin.prediction.prediction import Prediction
@@ -28,6 +28,11 @@ Progress = Callable[[int, int], None]
 """Called with the number of rows done and of all rows."""
 
 _PERMUTED = Writing("permuted")
+
+_LONGEST = 2048
+"""Most tokens of a question. The longest of the library's own has 340; memory grows with the square."""
+_ANSWER = 32
+"""Places that are left for an answer."""
 
 _FORMATS: dict[AskedIn, str] = {"auto": "float32", "fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 """What a model is asked in, by the name of the number format."""
@@ -102,6 +107,8 @@ class Predictor:
         self._evidence = evidence
         self._caveat = caveat
         self._trees: dict[str, tuple[AnswerTree, Any]] = {}
+        places = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+        self._longest = _LONGEST if places is None else min(_LONGEST, places - _ANSWER)
 
     @classmethod
     def of(
@@ -221,14 +228,18 @@ class Predictor:
         prefix = self._prefix(task, wording)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         found: list[list[AnswerDistribution]] = [[] for _ in examples]
-        for start in range(0, len(order), self.batch_size):
+        start = 0
+        while start < len(order):
             chosen = order[start : start + self.batch_size]
+            # Attention grows with the square of the longest: few long prompts at a time, and all at once of the usual ones.
+            chosen = chosen[: max(1, self.batch_size * USUAL**2 // max(1, len(ids[chosen[-1]])) ** 2)]
             answers = self._decoder.distributions([ids[i] for i in chosen], tree, values, task.labels, prefix=prefix)
             for i, answer in zip(chosen, answers, strict=True):
                 if answer is not None:
                     found[owner[i]].append(answer)
+            start += len(chosen)
             if progress:
-                progress(min(start + self.batch_size, len(order)) * len(examples) // len(order), len(examples))
+                progress(start * len(examples) // len(order), len(examples))
         return [average(views) if views else None for views in found]
 
     def predict(
@@ -268,14 +279,19 @@ class Predictor:
             for i, m in enumerate(read)
             if isinstance(m, Material)
         ]
+        long = {one.row: reason for one in asked if (reason := self._too_long(card.task, one))}
+        asked = [one for one in asked if one.row not in long]
         answers = iter(self.distributions(card.task, asked, progress=progress))
         made = []
-        for given, material in zip(materials, read, strict=True):
+        for i, (given, material) in enumerate(zip(materials, read, strict=True)):
             if isinstance(material, MaterialError):
                 # An object that was refused has no text of its own.
                 made.append(self._blank(card.task, str(given), None, "invalid", str(material)))
+                continue
+            shown = given if isinstance(given, str) else material.given
+            if reason := long.get(str(i)):
+                made.append(self._blank(card.task, shown, None, "invalid", reason))
             else:
-                shown = given if isinstance(given, str) else material.given
                 made.append(self._prediction(card, shown, material, next(answers), coverage))
         return made
 
@@ -295,6 +311,15 @@ class Predictor:
         return self._evidence.words(material)
 
     # -- parts ---------------------------------------------------------------------------------------------
+
+    def _too_long(self, task: Task, example: Example) -> str | None:
+        """Why a question is not asked: the model has no place for it, or the machine no memory."""
+        text = self.prompt(task, example)
+        most = self._longest
+        # No token is less than a byte.
+        if len(text.encode()) <= most or (tokens := len(self._encoder.prompts([text])[0])) <= most:
+            return None
+        return f"its question has {tokens:,} tokens, and at most {most:,} are read"
 
     def _render(self, task: Task, example: Example, material: str, wording: int | None) -> str:
         return self._style.render(

@@ -152,7 +152,7 @@ def server_of(app: FastAPI) -> Server:
     options: dict[str, Any] = {
         "host": settings.host.strip("[]"),
         "port": settings.port,
-        "http": unread.protocol(settings.send_seconds),
+        "http": unread.protocol(settings.send_seconds, settings.body_seconds),
         "log_config": None,
         "access_log": False,
         "server_header": False,

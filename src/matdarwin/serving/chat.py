@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matdarwin.language.answers import format_number
+from matdarwin.language.prompts import conditions_text
 from matdarwin.materials import parse
 from matdarwin.materials.material import Kind, Material, MaterialError
 from matdarwin.prediction.prediction import Prediction
@@ -28,8 +29,11 @@ _FILLERS = frozenset(
         "crystal alloy molecule large big wide much many no not about know state measured thanks",
     )
 )
-_NUMBER = r"[-+]?\d+(?:\.\d+)?"
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?", re.ASCII)
 _UNITS = {"K": r"(?:K|kelvin)", "°C": r"(?:°\s?C|degrees? C(?:elsius)?)"}
+# All that stands before a unit as one quantity: 300, T=300, 1,000, 1 000, 300-500, - 50.
+_RUN = r"(?<!\S)((?:[-+]\s)?(?:\d{1,3}(?:\s\d{3})+|\S*\d\S*?))\s?"
+_MINUS = str.maketrans("\u2212\u2013\ufe63\uff0d", "----")
 
 
 class NotUnderstoodError(ValueError):
@@ -44,11 +48,13 @@ class Understood:
         tasks: The tasks that the question's words fit equally well.
         material: The material, as the question has it.
         conditions: The conditions that it names.
+        unused: A temperature that it names, where no task has such a condition.
     """
 
     tasks: tuple[Task, ...]
     material: str
     conditions: dict[str, str | float]
+    unused: str | None = None
 
 
 def understand(question: str, tasks: Mapping[str, Task]) -> Understood:
@@ -63,9 +69,9 @@ def understand(question: str, tasks: Mapping[str, Task]) -> Understood:
         tasks: The tasks that can be asked, by id.
 
     Raises:
-        NotUnderstoodError: No task, no material, or a condition is missing.
+        NotUnderstoodError: No task, no material, or a condition is missing or no plain number.
     """
-    asked = " ".join(question.split())
+    asked = " ".join(question.translate(_MINUS).split())
     # Tasks of one kind of material ask the same of the same words, and parsing is nearly all of the work.
     reads: Reads = functools.cache(_reads)
     fits = _by_wording(asked, tasks, reads) or _by_property(asked, tasks, reads)
@@ -84,12 +90,16 @@ def understand(question: str, tasks: Mapping[str, Task]) -> Understood:
     conditions: dict[str, str | float] = {}
     for one in same:
         conditions |= _conditions(asked, one)
-    return Understood(same, material, conditions)
+    return Understood(same, material, conditions, _unused(asked, same))
 
 
-def sentence(prediction: Prediction, task: Task) -> str:
-    """The answer to a question: value, unit and interval, or why there is none."""
+def sentence(
+    prediction: Prediction, task: Task, conditions: Mapping[str, str | float] | None = None, unused: str | None = None
+) -> str:
+    """The answer to a question: value, unit and interval, under which conditions, or why there is none."""
     about = prediction.material or prediction.input[:100]
+    if at := conditions_text(task, dict(conditions or {}), complete=False):
+        about += f" {at}"
     if prediction.value is None:
         return f"I have no value of the {task.property} of {about}: {prediction.reason}."
     if isinstance(prediction.value, str):
@@ -106,7 +116,8 @@ def sentence(prediction: Prediction, task: Task) -> str:
             text += f", with a {100 * prediction.coverage:g} % interval of {low} to {high}{unit}."
         else:
             text += f", without an interval: {prediction.reason}."
-    notes = f" Note: {'; '.join(prediction.notes)}." if prediction.notes else ""
+    told = [*prediction.notes, *([f"{unused} was not used, since this task has no such condition"] if unused else [])]
+    notes = f" Note: {'; '.join(told)}." if told else ""
     return f"{text}{notes} (Task {task.id}, model {prediction.model}.)"
 
 
@@ -208,10 +219,18 @@ def _conditions(asked: str, task: Task) -> dict[str, str | float]:
     found: dict[str, str | float] = {}
     for condition in task.conditions:
         if condition.unit is not None:
-            unit = _UNITS.get(condition.unit, re.escape(condition.unit))
-            fit = re.search(rf"(?<![\w.])({_NUMBER})\s?{unit}(?!\w)", asked)
-            if fit:
-                found[condition.name] = float(fit[1])
+            given = _quantities(asked, condition.unit)
+            if len(given) > 1:
+                raise NotUnderstoodError(
+                    f"I read {' and '.join(given)} as the {condition.name} in {condition.unit}; please give one number."
+                )
+            if given:
+                if _NUMBER.fullmatch(given[0]) is None:
+                    raise NotUnderstoodError(
+                        f"I cannot read {given[0]!r} as the {condition.name} in {condition.unit}; please write a plain number, "
+                        "such as 1000 or -50.5."
+                    )
+                found[condition.name] = float(given[0])
         elif fit := re.search(rf"\({re.escape(condition.name)}\s+([^()]+)\)", asked, re.IGNORECASE):
             found[condition.name] = fit[1]
         if condition.required and condition.name not in found:
@@ -220,6 +239,21 @@ def _conditions(asked: str, task: Task) -> dict[str, str | float]:
                 f"The {task.property} depends on the {condition.name}{unit}; please give it. {_example(task)}"
             )
     return found
+
+
+def _quantities(asked: str, unit: str) -> list[str]:
+    """What stands before a unit as a number, each once."""
+    runs = re.findall(rf"{_RUN}{_UNITS.get(unit, re.escape(unit))}(?!\w)", asked)
+    # `T=300`, `(300`, `~300` say 300.
+    plain = (re.sub(r"^[^\d+-]*=", "", run.lstrip("([~\u2248")).lstrip("~\u2248") for run in runs)
+    return list(dict.fromkeys(plain))
+
+
+def _unused(asked: str, tasks: Sequence[Task]) -> str | None:
+    """A temperature in a question for which no task has a place."""
+    known = {condition.unit for task in tasks for condition in task.conditions}
+    named = [f"{one} {unit}" for unit in _UNITS if unit not in known for one in _quantities(asked, unit)]
+    return named[0] if named else None
 
 
 def _example(task: Task) -> str:

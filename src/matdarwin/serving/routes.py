@@ -188,6 +188,9 @@ def _health(router: APIRouter, state: State) -> None:
 
 
 def _names(state: State, tasks: str | Sequence[str] | None, field: str) -> list[str]:
+    for name in [tasks] if isinstance(tasks, str) else tasks or []:
+        # One that is not known is compared with all that are.
+        _check_length(state, name, field)
     try:
         return state.darwin.resolve(tasks)
     except QuestionError as error:
@@ -262,7 +265,10 @@ async def _reply(state: State, request: Request, question: str) -> str:
     ticket = Ticket(reading.left)
     questions = [Question(task.id, [asked.material], conditions=by_task[task.id]) for task in asked.tasks]
     found = await state.had(request, ticket, state.queue(lambda: state.batcher.submit(ticket, questions)))
-    return "\n".join(chat.sentence(answer[0], task) for answer, task in zip(found, asked.tasks, strict=True))
+    return "\n".join(
+        chat.sentence(answer[0], task, by_task[task.id], asked.unused)
+        for answer, task in zip(found, asked.tasks, strict=True)
+    )
 
 
 def _head(state: State, kind: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Settings:
         api_key: What clients send as `Authorization: Bearer KEY`; None: nobody is asked for one.
         body_limit: Bytes of a request's body.
         drain_limit: Bytes of a body that is too large which are read all the same, so that its sender gets to read why.
-        body_seconds: Seconds in which a body must have come.
+        body_seconds: Seconds in which a body must have come; before it, a request's head.
         rows: Answers (materials times tasks) of one JSON request.
         csv_rows: Answers (rows times tasks) of one CSV request.
         text: Characters of one material or condition.

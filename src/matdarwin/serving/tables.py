@@ -27,6 +27,7 @@ from matdarwin.serving.state import State, left
 _CHUNK = 256
 """Rows that are asked and written at a time."""
 _BODY = "the body"
+_COLUMNS = 1_000
 
 
 async def answer(
@@ -137,6 +138,11 @@ class _Opened:
         path = Path(self._folder.name) / "table.csv"
         path.write_bytes(self._body)
         table = files.CsvTable(path, _BODY)
+        if len(table.columns) > _COLUMNS:
+            # Each row is brought to the header's width, however short it came.
+            raise Problem(
+                422, f"a table of {len(table.columns):,} columns, and at most {_COLUMNS:,} are read", field="body"
+            )
         kind: Kind = self._tasks[0].representation
         try:
             column = files.choose_column(table, self._column, kind)
