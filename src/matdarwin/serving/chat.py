@@ -87,10 +87,12 @@ def understand(question: str, tasks: Mapping[str, Task]) -> Understood:
             + _example(task)
         )
     same = tuple(t for t, m in chosen if m == material)
+    # In a formula such as `Na 0.5 K 0.5` nothing is a temperature.
+    rest = re.sub(rf"(?<![^\s(])(?<!\d ){re.escape(material)}(?!\w)", "|", asked, count=1)
     conditions: dict[str, str | float] = {}
     for one in same:
-        conditions |= _conditions(asked, one)
-    return Understood(same, material, conditions, _unused(asked, same))
+        conditions |= _conditions(rest, one)
+    return Understood(same, material, conditions, _unused(rest, same))
 
 
 def sentence(
