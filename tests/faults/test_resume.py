@@ -264,6 +264,29 @@ def test_a_number_format_that_was_measured_is_kept(
     assert told["resumed"] == 1 and told["dtype"] == "bfloat16"
 
 
+def test_a_number_format_that_an_older_state_holds_is_kept(
+    base: Path, task: Task, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Formats were once part of the states, and no file of the run's own."""
+    import torch
+
+    from matdarwin.training import run as runs
+
+    recipe = tiny_recipe(base, [task], **{**OPTIONS, "dtype": "auto"})
+    monkeypatch.setattr(runs, "device_and_dtype", lambda *_, **__: (torch.device("cpu"), torch.bfloat16))
+    with pytest.raises(Killed):
+        train(recipe, tasks=[task], report=Killer(7), save_every=0)
+    (folder(home) / "dtype").unlink()
+    for state in folder(home).glob("snapshots/step-*"):
+        file = state / "state.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "compute": "bfloat16"}))
+        (state / sealing.MANIFEST).unlink()
+        sealing.seal(state)
+    monkeypatch.setattr(runs, "device_and_dtype", lambda *_, **__: (torch.device("cpu"), torch.float32))
+    made = train(recipe, tasks=[task], save_every=0)
+    assert made.card.training["resumed"] == 1 and made.card.training["dtype"] == "bfloat16"
+
+
 def test_what_a_kill_after_the_seal_has_left_is_cleared(base: Path, task: Task, home: Path) -> None:
     made = train(tiny_recipe(base, [task], **OPTIONS), tasks=[task])
     left = made.folder.with_name(f".{made.name}.run") / "snapshots"

@@ -366,7 +366,9 @@ def test_a_base_that_was_taught_the_test_materials_is_a_leak(home: Path, known: 
     assert len(audit_recipe(asked, tasks=[task], folds=[0]).base) == 2
     # Of random weights the shape alone is taken.
     assert audit_recipe(recipe(home / "exported", weights="random"), tasks=[task], folds=[0]).base == ()
+    shaped = train(recipe(home / "exported", weights="random", name="shaped"), tasks=[task])
     (home / "exported").rename(home / "moved")
+    assert audit_recipe(recipe(shaped.folder / "weights"), tasks=[task], folds=[0]).base == ()
     assert any(
         "exported, which is gone, so what that was taught is not known" in one
         for one in audit_recipe(asked, tasks=[task], folds=[0]).base

@@ -385,3 +385,9 @@ def test_an_error_of_the_writers_own_passes_and_leaves_nothing(made: Checkpoint,
             write_checkpoint("first", tiny_card("first", gap), broken(kind))
         assert [p.name for p in made.folder.parent.iterdir()] == ["first"]
         Checkpoint.open(made.folder)
+
+
+def test_a_base_folder_is_told_without_the_place_where_it_lies(gap: Task, tmp_path: Path) -> None:
+    card = tiny_card("x", gap, base={"name": str(tmp_path / "own-model"), "sha256": "0"})
+    assert card.base_title == "own-model"
+    assert tiny_card("x", gap, base={"name": "owner/model", "sha256": "0"}).base_title == "owner/model"

@@ -189,6 +189,16 @@ def test_what_is_no_material_is_said_and_nothing_else(predictor: Predictor) -> N
     assert found.to_dict()["neighbours"] == [] and found.to_dict()["distribution"] is None
 
 
+def test_a_question_that_is_too_long_is_asked_in_no_words(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "_longest", 5)
+    asked: list[Any] = []
+    monkeypatch.setattr(predictor._decoder, "distributions", lambda *given, **_: asked.extend(given[0]) or [])
+    found = explain(predictor, "GaN", "tiny_gap", parts=["wordings", "embedding", "without", "swaps"])
+    assert "at most 5 are read" in str(found.prediction.reason) and found.prompt is None and not asked
+
+
 def test_parts_are_computed_where_they_are_asked_for(predictor: Predictor) -> None:
     found = explain(predictor, "GaN", "tiny_gap", parts=["neighbours"], neighbours=3)
     assert len(found.neighbours) == 3

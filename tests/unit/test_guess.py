@@ -82,6 +82,7 @@ def test_grid_of_what_fixed_decimals_cannot_hold() -> None:
         ("formation_energy_per_atom", "formation energy per atom", None),
         ("volume_per_cell", "volume per cell", None),
         ("gap_min", "gap min", None),
+        ("copper_GPa", "copper", "GPa"),
         ("error_bar", "error bar", None),
         ("energy (eV/atom)", "energy", "eV/atom"),
         ("target", "target", None),

@@ -79,7 +79,9 @@ def heading(column: str) -> tuple[str, str | None]:
         if found is None or unit(found["unit"]) is None:
             continue
         # Behind an underscore stand words as well as units: `gap_min`, `energy_per_atom`.
-        if pattern is not _HEADERS[-1] or not (found["unit"] in _WORDS or found["words"].casefold().endswith("per")):
+        if pattern is not _HEADERS[-1] or not (
+            found["unit"] in _WORDS or re.search(r"(?:^|[_\s])per$", found["words"], re.IGNORECASE)
+        ):
             text, named = found["words"], found["unit"].strip()
             break
     words = text.replace("_", " ").split()

@@ -81,6 +81,12 @@ class Card(BaseModel):
     """Steps, seconds, tokens, the best epoch and its validation scores."""
     machine: dict[str, Any]
 
+    @property
+    def base_title(self) -> str:
+        """The base model's name as others may read it: of a folder not where it lies on this machine."""
+        name = self.base["name"]
+        return Path(name).name if Path(name).is_absolute() else name
+
 
 class Checkpoint:
     """A sealed checkpoint, opened for reading.

@@ -150,7 +150,7 @@ def describe(checkpoint: Checkpoint, tokenizer: Any) -> dict[str, Any]:
         "created": card.created,
         "matdarwin": {"taught_by": card.code, "exported_by": __version__, "recipe_hash": card.recipe_hash},
         "held_out_fold": card.fold,
-        "base": {"name": card.base["name"], "sha256": card.base["sha256"], "licence": _LICENCES.get(card.base["name"])},
+        "base": {"name": card.base_title, "sha256": card.base["sha256"], "licence": _LICENCES.get(card.base["name"])},
         "licence": "The weights are derived from the base model and from the data of the tasks below: the licences of both "
         "hold. A licence of null is not known here; see the base model's own page.",
         "prompting": {

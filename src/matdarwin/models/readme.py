@@ -52,7 +52,7 @@ def card_markdown(card: Card, calibration: Mapping[str, Any]) -> str:
 def _purpose(card: Card) -> str:
     method = "all weights fine-tuned" if card.method == "full" else "fine-tuned by low-rank updates"
     first = "A language model for properties of materials, made by matdarwin" if card.tasks else "A language model"
-    text = f"{first}: {_t(card.base['name'])}, {method}."
+    text = f"{first}: {_t(card.base_title)}, {method}."
     if card.role == "stage":
         return f"{text} It is an earlier stage of other trainings: it has no task, and is not asked anything itself."
     if card.role == "benchmark":
@@ -151,7 +151,7 @@ def _licences(card: Card) -> str:
         licence = _KNOWLEDGE.get(name) or _licence_of(name)
         stated.append((name, licence))
         lines.append(f"- {_t(name)} (knowledge beyond the tasks' own rows): {_t(licence)}")
-    base = card.base["name"]
+    base = card.base_title
     lines.append(f"- base model {_t(base)}: {_t(_BASES.get(base, 'see the licence that its makers state'))}")
     restricted = [name for name, licence in stated if _NON_COMMERCIAL.search(licence)]
     silent = [name for name, licence in stated if re.search(r"\b(none|no licence\b.*) stated", licence)]

@@ -158,14 +158,15 @@ def explain(
         material = parse(given, card.task.representation)
     except MaterialError:
         material = None
-    without = _without(material) if material and "without" in parts else []
-    swaps = _swaps(material) if material and "swaps" in parts else []
     # By itself, so that it is to the last bit what `predict` says; all that is changed in one batch.
     first = predictor.predict([given], task, coverage=coverage, conditions=asked or None)[0]
+    if material is None or first.status == "invalid":
+        # No material, or a question that is too long: so it is in other words.
+        return Explanation(prediction=first, prompt=None, elements={})
+    without = _without(material) if "without" in parts else []
+    swaps = _swaps(material) if "swaps" in parts else []
     changed = [text for _, _, text in (*without, *swaps)]
     others = predictor.predict(changed, task, coverage=coverage, conditions=asked or None) if changed else []
-    if material is None:
-        return Explanation(prediction=first, prompt=None, elements={})
     changes = [
         _change(card, first, element, by, other)
         for (element, by, _), other in zip((*without, *swaps), others, strict=True)

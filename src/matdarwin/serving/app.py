@@ -160,7 +160,7 @@ def server_of(app: FastAPI) -> Server:
         # Behind a proxy that is not declared, anybody could give himself another address.
         "proxy_headers": False,
         "timeout_keep_alive": 15,
-        "h11_max_incomplete_event_size": 65536,
+        "h11_max_incomplete_event_size": unread.HEAD,
     }
     return Server(uvicorn.Config(app, **options), app.state.serving)
 

@@ -30,9 +30,11 @@ _FILLERS = frozenset(
     )
 )
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?", re.ASCII)
-_UNITS = {"K": r"(?:K|kelvin)", "°C": r"(?:°\s?C|degrees? C(?:elsius)?)"}
-# All that stands before a unit as one quantity: 300, T=300, 1,000, 1 000, 300-500, - 50.
-_RUN = r"(?<!\S)((?:[-+]\s)?(?:\d{1,3}(?:\s\d{3})+|\S*\d\S*?))\s?"
+_UNITS = {"K": r"(?:K|[Kk]elvin)", "°C": r"(?:°\s?C|degrees? C(?:elsius)?)"}
+# All that stands before a unit as one quantity: 300, T=300, 1,000, 1 000, 300-500, 300 to 500, - 50.
+_RUN = r"(?<!\S)((?:\S*\d\S*\s(?:to|and|or)\s)?(?:[-+]\s)?(?:\d{1,3}(?:\s\d{3})+|\S*\d\S*?))\s?"
+# Not K-1, K^-1 and K/s, which are units of something else, nor 300 K-500 K.
+_ALONE = r"(?![\w^/]|-\s?\d)"
 _MINUS = str.maketrans("\u2212\u2013\ufe63\uff0d", "----")
 
 
@@ -85,6 +87,11 @@ def understand(question: str, tasks: Mapping[str, Task]) -> Understood:
         raise NotUnderstoodError(
             f"I take this for a question about the {task.property}, but find no {what} in it that I can read. "
             + _example(task)
+        )
+    if doubtful := _doubtful(asked, material):
+        raise NotUnderstoodError(
+            f"Is {doubtful!r} a temperature or a part of the formula? Please write `at` before a temperature, and formulas "
+            f"without blanks. {_example(task)}"
         )
     same = tuple(t for t, m in chosen if m == material)
     # In a formula such as `Na 0.5 K 0.5` nothing is a temperature.
@@ -245,10 +252,21 @@ def _conditions(asked: str, task: Task) -> dict[str, str | float]:
 
 def _quantities(asked: str, unit: str) -> list[str]:
     """What stands before a unit as a number, each once."""
-    runs = re.findall(rf"{_RUN}{_UNITS.get(unit, re.escape(unit))}(?!\w)", asked)
+    runs = re.findall(rf"{_RUN}{_UNITS.get(unit, re.escape(unit))}{_ALONE}", asked)
     # `T=300`, `(300`, `~300` say 300.
     plain = (re.sub(r"^[^\d+-]*=", "", run.lstrip("([~\u2248")).lstrip("~\u2248") for run in runs)
     return list(dict.fromkeys(plain))
+
+
+def _doubtful(asked: str, material: str) -> str | None:
+    """A number and K at an end of the material that may as well be a temperature: `PbTe 300 K`, `300 K PbTe`."""
+    before, _, after = asked.partition(material)
+    behind = re.search(r"(?<=\s)\d[\d.,]*(?:\s\d{3})*(\s?K)?$", material)
+    rest = re.match(r"(?:\s\d{3})*\s?K(?!\w)", after)
+    if behind is not None and (behind[1] or rest is not None):
+        return behind[0] + ("" if behind[1] or rest is None else rest[0])
+    ahead = re.search(r"(?<!\S)\d\S*\s?$", before)
+    return f"{ahead.group().rstrip()} K" if ahead is not None and material.startswith("K ") else None
 
 
 def _unused(asked: str, tasks: Sequence[Task]) -> str | None:

@@ -147,7 +147,7 @@ def _tasks(router: APIRouter, state: State) -> None:
             "created": int(datetime.fromisoformat(card.created).timestamp()),
             "owned_by": "matdarwin",
             "role": card.role,
-            "base": card.base["name"],
+            "base": card.base_title,
             "tasks": list(cards),
         }
         return Json({"object": "list", "data": [entry]})

@@ -6,10 +6,12 @@ import asyncio
 import logging
 from typing import Any, cast
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from matdarwin.serving.logs import log
 
+HEAD = 1 << 16
+"""Bytes of a request's head that are read."""
 PART = 1 << 16
 """Bytes of an answer, or all that is left of it, that a client has a time for."""
 
@@ -37,11 +39,13 @@ class _Limited(asyncio.Protocol):
     head_limit: float
 
     def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
-        # Of uvicorn's two this one limits the size of a head (`h11_max_incomplete_event_size`); the other takes any.
-        self._inner: Any = H11Protocol(config=config, server_state=server_state, app_state=app_state, _loop=_loop)
+        self._inner: Any = AutoHTTPProtocol(  # type: ignore[call-arg]
+            config=config, server_state=server_state, app_state=app_state, _loop=_loop
+        )
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._head: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
@@ -59,12 +63,23 @@ class _Limited(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
+        had = self._inner.cycle
+        in_body = had is not None and had.more_body
         self._inner.data_received(data)
-        # There is a cycle from a request's head to the end of its answer.
-        if self._inner.cycle is None or self._inner.cycle.response_complete:
+        # There is a cycle from a request's head on, until the next one's.
+        cycle = self._inner.cycle
+        if cycle is not had or in_body:
+            self._head_bytes = 0
+        else:
+            self._head_bytes += len(data)
+        if cycle is None or cycle.response_complete:
             self._await_head()
         else:
             self._had_head()
+        if self._head_bytes > HEAD:
+            # uvicorn's usual protocol, httptools', takes heads of any length.
+            log(logging.WARNING, "ended a connection whose request has too large a head", read=self._head_bytes)
+            self._transport.abort()
 
     def eof_received(self) -> bool | None:
         """See asyncio."""
@@ -91,7 +106,7 @@ class _Limited(asyncio.Protocol):
             self._head = None
 
     def _no_head(self) -> None:
-        log(logging.WARNING, "ended a connection on which no whole request came")
+        log(logging.WARNING, "ended a connection on which no further request came whole")
         self._transport.abort()
 
     def _watch(self) -> None:

@@ -137,6 +137,8 @@ def base_faults(recipe: Recipe, split: Split) -> list[str]:
                     f"{name} was taught {', '.join(near)}, and it is not known to have held out the test materials of "
                     f"{task.id} in fold {split.fold}; take the base that it was made from, or the weights of a checkpoint that did"
                 )
+        if card is not None and card.recipe.get("weights") == "random":
+            break  # of its base it has the shape alone
         # What it was made of may have been taught too.
         above = Path(str(card.base["name"])) if card is not None else folder
         if above == folder:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -295,10 +297,19 @@ def _settle(run: Run) -> None:
     def settled() -> str:
         if not file.is_file():
             with sources.disk_errors(file):
-                disk.write_whole(file, str(run.compute).removeprefix("torch."))
+                disk.write_whole(file, _in_states(run) or str(run.compute).removeprefix("torch."))
         return file.read_text(encoding="utf-8")
 
     run.compute = getattr(torch, ranks.current().first(settled))
+
+
+def _in_states(run: Run) -> str | None:
+    """The number format that the states of an older version of this library hold."""
+    for file in sorted(run.folder.glob("snapshots/step-*/state.json"), reverse=True):
+        with suppress(OSError, ValueError):
+            if found := json.loads(file.read_text(encoding="utf-8")).get("compute"):
+                return str(found)
+    return None
 
 
 def _earlier(run: Run) -> list[str]:
