@@ -31,7 +31,7 @@ from tests.server.helpers import (  # noqa: F401
 from tests.tiny import at_home
 
 from matdarwin.api import Darwin
-from matdarwin.serving import unread
+from matdarwin.serving import connections
 from matdarwin.serving.app import create_app
 from matdarwin.serving.settings import Settings
 
@@ -137,7 +137,7 @@ def test_a_table_that_is_not_read_gives_its_place_back(slow: tuple[Darwin, Slow]
 
 def test_an_answer_that_is_read_slowly_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 KiB, or all that is left, in each of the times."""
-    monkeypatch.setattr(unread, "AutoHTTPProtocol", MagicMock())
+    monkeypatch.setattr(connections, "AutoHTTPProtocol", MagicMock())
     transport = MagicMock()
 
     def look(unsent: int) -> bool:
@@ -147,7 +147,7 @@ def test_an_answer_that_is_read_slowly_is_not_cut(monkeypatch: pytest.MonkeyPatc
 
     async def work() -> None:
         nonlocal watched
-        watched = unread.protocol(1000.0, 1000.0)(config=None, server_state=None, app_state=None)  # type: ignore[call-arg]
+        watched = connections.protocol(1000.0, 1000.0)(config=None, server_state=None, app_state=None)  # type: ignore[call-arg]
         watched.connection_made(transport)
         transport.get_write_buffer_size.return_value = 200_000
         watched.pause_writing()

@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from matdarwin import __version__
 from matdarwin.api import Darwin
-from matdarwin.serving import logs, problems, unread
+from matdarwin.serving import connections, logs, problems
 from matdarwin.serving.door import Door
 from matdarwin.serving.routes import routes
 from matdarwin.serving.settings import Settings
@@ -152,7 +152,7 @@ def server_of(app: FastAPI) -> Server:
     options: dict[str, Any] = {
         "host": settings.host.strip("[]"),
         "port": settings.port,
-        "http": unread.protocol(settings.send_seconds, settings.body_seconds),
+        "http": connections.protocol(settings.send_seconds, settings.body_seconds),
         "log_config": None,
         "access_log": False,
         "server_header": False,
@@ -160,7 +160,7 @@ def server_of(app: FastAPI) -> Server:
         # Behind a proxy that is not declared, anybody could give himself another address.
         "proxy_headers": False,
         "timeout_keep_alive": 15,
-        "h11_max_incomplete_event_size": unread.HEAD,
+        "h11_max_incomplete_event_size": connections.HEAD,
     }
     return Server(uvicorn.Config(app, **options), app.state.serving)
 

@@ -43,10 +43,10 @@ async def answer(
         Problem: 422, what is wrong with the table; 503, no room; 504, the time is up.
     """
     tasks = [state.darwin.tasks[name] for name in names]
-    if len({task.representation for task in tasks}) > 1:
-        raise Problem(
-            422, "these tasks are asked of different kinds of materials; send one request for each", field="task"
-        )
+    try:
+        files.kind_of(tasks)
+    except DataError as error:
+        raise Problem(422, str(error), field="task") from error
     if state.streams >= state.settings.streams:
         raise Problem.later(503, f"{state.streams} tables are being answered already; come again", 5)
     state.streams += 1
