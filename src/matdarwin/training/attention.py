@@ -23,7 +23,8 @@ def attend(query: Any, key: Any, value: Any, seen: Any | None, scaling: float | 
         query: Queries [rows, heads, asked, width].
         key: Keys [rows, shared, known, width]; each is shared by heads / shared neighbouring heads.
         value: Values, shaped as the keys.
-        seen: Which keys a query sees [asked, known]; None: those up to its own place, of as many keys as queries.
+        seen: Which keys a query sees [asked, known], or of each row apart [rows, 1, asked, known]; None: those up to its own
+            place, of as many keys as queries.
         scaling: Factor of the scores; None: 1 / sqrt(width).
     """
     rows, heads, asked, _ = query.shape

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from transformers import DynamicCache
 
-from matdarwin.training.batches import IGNORED, Batch
+from matdarwin.training.batches import IGNORED, Batch, Sharing
 from matdarwin.training.compiling import CompiledLayers
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.packing import can_pack, has_windows, hidden_states, hidden_states_of_rows
@@ -82,12 +82,15 @@ class AnswerLoss(torch.nn.Module):
         return self._packs
 
     @property
-    def shares(self) -> bool:
-        """Whether a prefix can be run once for all rows of a batch.
+    def shares(self) -> Sharing:
+        """Which prefixes can be run once for the rows of a batch.
 
-        Its keys and values may not be thrown away then, and no window of attention may end inside it.
+        Their keys and values may not be thrown away then, and no window of attention may end inside them. Rows that are
+        padded need one that all share.
         """
-        return self._packs or not (self._checkpointing or has_windows(self._base.config))
+        if self._packs:
+            return "groups"
+        return "none" if self._checkpointing or has_windows(self._base.config) else "all"
 
     def forward(self, batch: Batch) -> Any:
         """Sum of the losses of a batch's judged positions, in nats."""

@@ -1,7 +1,7 @@
 """Attention over rows that stand one after the other, so that all else in a model sees real tokens alone, and each once.
 
-A batch is one sequence: the prefix that its rows share, then the rest of each row (training/batches.py). Every layer but
-attention treats tokens apart, so it needs no padding; attention puts the rows beside one another, each behind the prefix.
+A batch is one sequence: prefixes that its rows share, then the rest of each row (training/batches.py). Every layer but
+attention treats tokens apart, so it needs no padding; attention puts the rows beside one another, each behind its prefix.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from matdarwin.training.attention import attend
-from matdarwin.training.batches import Batch
+from matdarwin.training.batches import Batch, Groups
 
 _NAME, _ROWS = "matdarwin_packed", "matdarwin_rows"
 _FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Models whose attention is plain, and hands on what it is given beside queries, keys and values."""
 
-_Layout = tuple[int, Any, Any, Any]
+_Layout = tuple[int, Groups | None, Any, Any, Any]
 
 
 def has_windows(config: Any) -> bool:
@@ -41,17 +41,24 @@ def hidden_states(decoder: Any, batch: Batch, embeddings: Any | None) -> Any:
         batch: The rows.
         embeddings: Embeddings of its tokens [tokens, width]; None: the model's own.
     """
-    before, length = batch.prefix, batch.places.shape[1]
+    before, (rows, length), groups = batch.prefix, batch.places.shape, batch.groups
     device = batch.ids.device
-    positions = torch.zeros_like(batch.ids)
-    positions[:before] = torch.arange(before, device=device)
-    positions[before:] = before + batch.back % length
-    mask = torch.ones((length, before + length), dtype=torch.bool, device=device).tril(before)
+    own = torch.arange(length, device=device)
+    if groups is None:
+        first, starts = torch.arange(before, device=device), torch.full((rows,), before, device=device)
+        seen = torch.ones((length, before + length), dtype=torch.bool, device=device).tril(before)
+    else:
+        first, starts = groups.back % groups.heads.shape[1], groups.starts
+        known = torch.arange(groups.whole.shape[1], device=device)
+        # A query stands behind its row's prefix. [rows, 1, asked, known]
+        seen = (known <= (starts[:, None] + own)[..., None])[:, None]
+    positions = torch.cat([first, (starts[:, None] + own).flatten()[batch.back]])
     given = {"input_ids": batch.ids[None]} if embeddings is None else {"inputs_embeds": embeddings[None]}
     with _attending(decoder.config, _NAME):
         found = decoder(
-            **given, position_ids=positions[None], use_cache=False, layout=(before, batch.places, batch.back, mask)
-        )
+            **given, position_ids=positions[None], use_cache=False,
+            layout=(before, groups, batch.places, batch.back, seen),
+        )  # fmt: skip
     return found.last_hidden_state[0]
 
 
@@ -86,23 +93,30 @@ def _attention(
 ) -> tuple[Any, None]:  # fmt: skip
     """Attention of one layer; queries, keys and values are [1, heads, tokens, width]."""
     assert layout is not None
-    before, places, back, mask = layout
-    rows, length = places.shape
-    flat = places.flatten()
+    before, groups, places, back, seen = layout
 
-    def beside(states: Any) -> Any:
+    def beside(states: Any, places: Any) -> Any:
         """Rows beside one another [rows, heads, longest, width]."""
-        return states[0].index_select(1, flat).unflatten(1, (rows, length)).transpose(0, 1)
+        return states[0].index_select(1, places.flatten()).unflatten(1, places.shape).transpose(0, 1)
 
-    queries, keys, values = beside(query), beside(key), beside(value)
+    def behind(found: Any, back: Any) -> Any:
+        """And one behind the other again, without padding [tokens, heads, width]."""
+        return found.transpose(1, 2).flatten(0, 1).index_select(0, back)
+
+    queries = beside(query, places)
     made = []
-    if before:
-        first, its_keys, its_values = (states[:, :, :before] for states in (query, key, value))
-        made.append(attend(first, its_keys, its_values, None, scaling)[0].transpose(0, 1))
-        keys = torch.cat([its_keys.expand(rows, -1, -1, -1), keys], 2)
-        values = torch.cat([its_values.expand(rows, -1, -1, -1), values], 2)
-    found = attend(queries, keys, values, mask, scaling)
-    made.append(found.transpose(1, 2).flatten(0, 1).index_select(0, back))
+    if groups is not None:
+        first, its_keys, its_values = (beside(states, groups.heads) for states in (query, key, value))
+        made.append(behind(attend(first, its_keys, its_values, None, scaling), groups.back))
+        keys, values = (beside(states, groups.whole) for states in (key, value))
+    else:
+        keys, values = (beside(states, places) for states in (key, value))
+        if before:
+            first, its_keys, its_values = (states[:, :, :before] for states in (query, key, value))
+            made.append(attend(first, its_keys, its_values, None, scaling)[0].transpose(0, 1))
+            keys = torch.cat([its_keys.expand(len(places), -1, -1, -1), keys], 2)
+            values = torch.cat([its_values.expand(len(places), -1, -1, -1), values], 2)
+    made.append(behind(attend(queries, keys, values, seen, scaling), back))
     return torch.cat(made)[None], None
 
 
