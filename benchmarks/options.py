@@ -69,7 +69,7 @@ def padded() -> Any:
 
 def unshared() -> Any:
     """Every row brings its own prefix."""
-    return patch("matdarwin.training.batches.shared_prefix", lambda prompts: 0)
+    return patch("matdarwin.training.objective.AnswerLoss.shares", "none")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from tests.tiny import tiny_model
-from tests.unit.test_loop import batches, rows_of
+from tests.unit.test_loop import batches, rows_of, rows_of_tasks
 
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.loop import Loop, Step
@@ -96,6 +96,14 @@ def test_low_rank_layers_are_compiled_too(unlowered: None) -> None:
         return get_peft_model(short_model(), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
 
     plain, found = (run(loop_of(compile=on, model=lower())) for on in (False, True))
+    assert [step.loss for step in found] == pytest.approx([step.loss for step in plain], rel=1e-4)
+
+
+def test_groups_of_rows_with_prefixes_are_compiled_too(unlowered: None) -> None:
+    def run_tasks(loop: Loop) -> list[Step]:
+        return [loop.step(rows_of_tasks(seed)[: 12 - seed]) for seed in range(STEPS)]
+
+    plain, found = (run_tasks(loop_of(compile=on, model=short_model())) for on in (False, True))
     assert [step.loss for step in found] == pytest.approx([step.loss for step in plain], rel=1e-4)
 
 

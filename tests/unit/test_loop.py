@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import tiny_model
 
 from matdarwin.language.prompts import Encoded
-from matdarwin.training.batches import Batch, _rung, collate, padded
+from matdarwin.training.batches import _WORTH, Batch, _rung, collate, padded, prefix_groups, shared_prefix
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.graphs import Graphs
 from matdarwin.training.loop import Loop, Step
@@ -126,6 +126,112 @@ def test_the_last_token_of_a_prompt_is_never_shared() -> None:
     batch = collate([Encoded((5, 6), (8, 1)), Encoded((5, 6), (9, 1))], CPU)
     assert batch.prefix == 1 and batch.ids.tolist() == [5, 6, 8, 6, 9]
     assert collate([Encoded((5,), (8, 1))], CPU).prefix == 0
+
+
+def test_rows_of_two_prefixes_by_hand() -> None:
+    """Rows 0 and 2 begin with five tokens, rows 1 and 4 with six; row 3 is alone."""
+    first, second = (2, 3, 4, 5, 6), (2, 8, 9, 10, 11, 12)
+    rows = [
+        Encoded((*first, 20), (1,)), Encoded((*second, 21), (22, 1)), Encoded((*first, 23, 24), (1,)),
+        Encoded((30, 31), (1,)), Encoded((*second, 25), (1,)),
+    ]  # fmt: skip
+    batch = collate(rows, CPU, share="groups")
+    assert batch.ids.tolist() == [*first, *second, 20, 21, 22, 23, 24, 30, 31, 25] and batch.prefix == 11
+    assert batch.places.tolist() == [[11, 0], [12, 13], [14, 15], [16, 17], [18, 0]]
+    assert batch.back.tolist() == [0, 2, 3, 4, 5, 6, 7, 8]
+    assert batch.judged.tolist() == [11, 12, 13, 15, 17, 18] and batch.targets.tolist() == [1, 22, 1, 1, 1, 1]
+    assert batch.tokens == 6 + 8 + 7 + 2 + 7
+    groups = batch.groups
+    assert groups is not None
+    assert groups.heads.tolist() == [[0, 1, 2, 3, 4, 0], [5, 6, 7, 8, 9, 10]] and groups.starts.tolist() == [5, 6, 5, 0, 6]
+    assert groups.back.tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert groups.whole.tolist() == [
+        [0, 1, 2, 3, 4, 11, 0, 0], [5, 6, 7, 8, 9, 10, 12, 13], [0, 1, 2, 3, 4, 14, 15, 0],
+        [16, 17, 0, 0, 0, 0, 0, 0], [5, 6, 7, 8, 9, 10, 18, 0],
+    ]  # fmt: skip
+
+
+def test_one_prefix_of_all_is_no_group() -> None:
+    rows = rows_of(7, prefix=6)
+    alone, grouped = collate(rows, CPU), collate(rows, CPU, share="groups")
+    assert grouped.groups is None and grouped.prefix == alone.prefix == 6
+    assert torch.equal(grouped.ids, alone.ids) and torch.equal(grouped.places, alone.places)
+    assert collate(rows, CPU, share="none").prefix == 0
+
+
+def run_tokens(prompts: Any, groups: Any) -> int:
+    """Tokens that are run, and what prefixes cost beside."""
+    spared = sum(shared * (len(members) - 1) - _WORTH for members, shared in groups if shared)
+    return sum(map(len, prompts)) - spared
+
+
+def partitions(items: list[int]) -> Iterator[list[list[int]]]:
+    if not items:
+        yield []
+        return
+    head, *rest = items
+    for parts in partitions(rest):
+        yield [[head], *parts]
+        for at, part in enumerate(parts):
+            yield [*parts[:at], [head, *part], *parts[at + 1 :]]
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=14).map(tuple), min_size=1, max_size=6))
+def test_no_other_partition_runs_fewer_tokens(prompts: list[tuple[int, ...]]) -> None:
+    found = prefix_groups(prompts)
+    assert sorted(r for members, _ in found for r in members) == list(range(len(prompts)))
+    for members, shared in found:
+        assert len({prompts[r][:shared] for r in members}) == 1 and all(len(prompts[r]) > shared for r in members)
+    others = (
+        [(part, shared_prefix([prompts[r] for r in part]) if len(part) > 1 else 0) for part in parts]
+        for parts in partitions(list(range(len(prompts))))
+    )
+    assert run_tokens(prompts, found) == min(run_tokens(prompts, other) for other in others)
+
+
+def rows_of_tasks(seed: int = 0) -> list[Encoded]:
+    """Rows of three wordings of different lengths, in turns, and one of its own."""
+    rng = random.Random(seed)
+    made = []
+    for n in range(11):
+        wording = tuple(range(10 + 9 * (n % 3), 16 + 9 * (n % 3) + n % 3))
+        prompt = (*wording, *(rng.randrange(5, 60) for _ in range(rng.randint(1, 9))))
+        made.append(Encoded(prompt, (*(rng.randrange(20, 60) for _ in range(rng.randint(1, 4))), 1)))
+    return [*made, Encoded((7, 6, 5), (30, 1))]
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_groups_of_rows_have_the_loss_and_gradient_of_rows_apart(family: str, words: bool) -> None:
+    rows = rows_of_tasks()
+    shared, apart = of_family(family), of_family(family)
+    batch = collate(rows, CPU, share="groups")
+    assert batch.groups is not None and len(batch.groups.heads) == 3 and len(batch.ids) < batch.tokens
+    assert AnswerLoss(shared).shares == "groups"
+    taught = UsedWords(shared, used(rows)) if words else None
+    loss, expected = answer_loss(shared, batch, taught), naive_loss(apart, rows)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    loss.backward()
+    expected.backward()
+    for (name, one), other in zip(shared.named_parameters(), apart.parameters(), strict=True):
+        if words and name == "model.embed_tokens.weight":
+            continue
+        assert one.grad is not None and other.grad is not None
+        assert torch.allclose(one.grad, other.grad, atol=1e-5, rtol=1e-4), name
+
+
+def test_long_rows_of_groups_are_attended_by_blocks_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, model = rows_of_tasks(), of_family("llama")
+    batch = collate(rows, CPU, share="groups")
+    written_out = answer_loss(model, batch).item()
+    monkeypatch.setattr("matdarwin.training.attention._SCORES", 0)
+    assert answer_loss(model, batch).item() == pytest.approx(written_out, abs=1e-5)
+
+
+def test_models_that_are_not_packed_share_one_prefix_or_none() -> None:
+    assert AnswerLoss(of_family("olmo2")).shares == "all"
+    assert AnswerLoss(tiny_model(64), checkpointing=True).shares == "none"
 
 
 def of_family(family: str) -> Any:

@@ -106,7 +106,7 @@ def _rung(size: int, least: int) -> int:
     return -(-size // step) * step
 
 
-def collate(rows: Sequence[Encoded], device: Any, *, share: Sharing = "groups") -> Batch:
+def collate(rows: Sequence[Encoded], device: Any, *, share: Sharing = "all") -> Batch:
     """Put rows together.
 
     Args:
