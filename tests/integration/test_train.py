@@ -504,10 +504,29 @@ def test_a_leaky_recipe_is_trained_on_demand_alone_and_marked(
         assert store.list_checkpoints() == []
     made = train(recipe, tasks=tasks, allow_leak=True)
     assert made.card.training.get("leaky", False) == recipe_leaks
+    for file in ("README.md", "training.html"):
+        assert ("LEAKY: " in (made.folder / file).read_text(encoding="utf-8")) == recipe_leaks
     for result in evaluate(recipe, tasks=tasks, folds=[0], baselines=False, allow_leak=True):
         assert result.leaky == recipe_leaks
         assert ("LEAKY" in result.table()[0][0]) == recipe_leaks
         assert ("leaky" in result.model_dump(mode="json")) == recipe_leaks
+
+
+def test_a_tokenizer_without_single_digits_works_and_is_warned_of(home: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Ear(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    base, task = tiny_base(tmp_path / "several", digits_single=False), tiny_task(tmp_path)
+    made = train(tiny_recipe(base, [task], optimising={"epochs": 1}), tasks=[task], report=Ear())
+    assert made.card.tasks.keys() == {"tiny_gap"}
+    assert any("tokens of several digits" in text and "expect larger errors" in text for text in said)
+    with pytest.raises(
+        TrainingError, match=r"optimising\.number_loss: the tokenizer of .*several has tokens of several digits"
+    ):
+        train(tiny_recipe(base, [task], optimising={"number_loss": "squared"}), tasks=[task])
 
 
 def test_a_report_hears_the_parts_in_order(base: Path, tmp_path: Path) -> None:

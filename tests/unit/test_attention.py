@@ -18,30 +18,39 @@ def _states(rows: int, heads: int, shared: int, asked: int, known: int) -> list[
     return [torch.randn(shape, generator=draw, requires_grad=True) for shape in shapes]
 
 
+def _seen(asked: int, known: int, before: int, rows: int | None = None) -> Any:
+    """What is added to the scores of queries behind `before` keys; of several rows each one key less."""
+    shapes = [(asked, known, before)] if rows is None else [(asked, known, before - row) for row in range(rows)]
+    found = [torch.full((a, k), float("-inf")).triu(b + 1) for a, k, b in shapes]
+    return found[0] if rows is None else torch.stack(found)[:, None]
+
+
 def _plain(query: Any, key: Any, value: Any, seen: Any | None, scaling: float | None) -> Any:
     """By its definition, head by head, in double precision."""
     query, key, value = query.double(), key.double(), value.double()
     each = query.shape[1] // key.shape[1]
     if seen is None:
-        seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
+        seen = _seen(query.shape[2], key.shape[2], 0)
+    if seen.dim() == 4:
+        seen = seen[:, 0]
     found = []
     for head in range(query.shape[1]):
         scores = query[:, head] @ key[:, head // each].mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-        found.append(scores.masked_fill(~seen, float("-inf")).softmax(-1) @ value[:, head // each])
+        found.append((scores + seen).softmax(-1) @ value[:, head // each])
     return torch.stack(found, 1)
 
 
 @pytest.mark.parametrize("most", [attention._SCORES, 0])
 @pytest.mark.parametrize(("heads", "shared"), [(6, 2), (4, 4), (3, 1)])
 @pytest.mark.parametrize("scaling", [None, 0.2])
-@pytest.mark.parametrize("before", [None, 0, 3])
+@pytest.mark.parametrize(("before", "apart"), [(None, False), (0, False), (3, False), (3, True)])
 def test_attention_is_what_its_definition_says(
-    monkeypatch: pytest.MonkeyPatch, most: int, heads: int, shared: int, scaling: float | None, before: int | None
-) -> None:
+    monkeypatch: pytest.MonkeyPatch, most: int, heads: int, shared: int, scaling: float | None, before: int | None, apart: bool,
+) -> None:  # fmt: skip
     monkeypatch.setattr(attention, "_SCORES", most)
     known = 5 + (before or 0)
     states = _states(2, heads, shared, 5, known)
-    seen = None if before is None else torch.ones(5, known, dtype=torch.bool).tril(before)
+    seen = None if before is None else _seen(5, known, before, rows=2 if apart else None)
     found, expected = attend(*states, seen, scaling), _plain(*states, seen, scaling)
     torch.testing.assert_close(found, expected.float())
     slopes = (torch.autograd.grad(made.square().sum(), states) for made in (found, expected))
@@ -71,7 +80,7 @@ def test_scores_of_many_long_rows_are_not_kept(monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setattr(attention, "_SCORES", 2 * 3 * 5 * 5)
         attend(*_states(2, 3, 3, 5, 5), None, None)
         assert not ways, "written out"
-        attend(*_states(2, 3, 3, 5, 6), torch.ones(5, 6, dtype=torch.bool), None)
+        attend(*_states(2, 3, 3, 5, 6), _seen(5, 6, 1), None)
         assert ways == [True], "by blocks, whatever is set for the process"
         assert torch.backends.cuda.flash_sdp_enabled() == blocks
     finally:

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from tests.tiny import tiny_model
 from tests.unit.test_loop import batches, rows_of, rows_of_tasks
 
+from matdarwin.language.prompts import Encoded
+from matdarwin.training.batches import collate
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.loop import Loop, Step
 from matdarwin.training.objective import AnswerLoss
@@ -99,11 +101,28 @@ def test_low_rank_layers_are_compiled_too(unlowered: None) -> None:
     assert [step.loss for step in found] == pytest.approx([step.loss for step in plain], rel=1e-4)
 
 
-def test_groups_of_rows_with_prefixes_are_compiled_too(unlowered: None) -> None:
-    def run_tasks(loop: Loop) -> list[Step]:
-        return [loop.step(rows_of_tasks(seed)[: 12 - seed]) for seed in range(STEPS)]
+def test_batches_of_every_kind_are_compiled(unlowered: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a prefix, with one of all rows, with several; short rows and long ones: each kind is compiled for itself."""
+    kinds = [
+        [Encoded((n, 40 + n), (50, 1)) for n in range(5, 9)],
+        rows_of(7),
+        rows_of_tasks(0),
+        rows_of_tasks(1)[:9],
+        [*rows_of(4, prefix=8), Encoded((9, 50, 51), (7, 1))],
+    ]
+    heads = [collate(rows, torch.device("cpu"), share="groups").heads for rows in kinds]
+    assert [None if found is None else (len(found.places), found.of is None) for found in heads] == [
+        None, (1, True), (3, False), (3, False), (1, False),
+    ]  # fmt: skip
 
-    plain, found = (run_tasks(loop_of(compile=on, model=short_model())) for on in (False, True))
+    def run_kinds(loop: Loop) -> list[Step]:
+        made = []
+        for most in (1 << 22, 0, 1 << 22):
+            monkeypatch.setattr("matdarwin.training.attention._SCORES", most)
+            made += [loop.step(rows) for rows in kinds]
+        return made
+
+    plain, found = (run_kinds(loop_of(compile=on, model=short_model())) for on in (False, True))
     assert [step.loss for step in found] == pytest.approx([step.loss for step in plain], rel=1e-4)
 
 

@@ -6,18 +6,19 @@ import copy
 import itertools
 import math
 import random
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.tiny import tiny_model
 
 from matdarwin.language.prompts import Encoded
-from matdarwin.training.batches import _WORTH, Batch, _rung, collate, padded, prefix_groups, shared_prefix
+from matdarwin.training.batches import _WORTH, Batch, _best_groups, _rung, collate, padded, prefix_groups, shared_prefix
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.graphs import Graphs
 from matdarwin.training.loop import Loop, Step
@@ -141,22 +142,30 @@ def test_rows_of_two_prefixes_by_hand() -> None:
     assert batch.back.tolist() == [0, 2, 3, 4, 5, 6, 7, 8]
     assert batch.judged.tolist() == [11, 12, 13, 15, 17, 18] and batch.targets.tolist() == [1, 22, 1, 1, 1, 1]
     assert batch.tokens == 6 + 8 + 7 + 2 + 7
-    groups = batch.groups
-    assert groups is not None
-    assert groups.heads.tolist() == [[0, 1, 2, 3, 4, 0], [5, 6, 7, 8, 9, 10]] and groups.starts.tolist() == [5, 6, 5, 0, 6]
-    assert groups.back.tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
-    assert groups.whole.tolist() == [
-        [0, 1, 2, 3, 4, 11, 0, 0], [5, 6, 7, 8, 9, 10, 12, 13], [0, 1, 2, 3, 4, 14, 15, 0],
-        [16, 17, 0, 0, 0, 0, 0, 0], [5, 6, 7, 8, 9, 10, 18, 0],
-    ]  # fmt: skip
+    heads = batch.heads
+    assert heads is not None and heads.of is not None
+    assert heads.places.tolist() == [[0, 1, 2, 3, 4, 0], [5, 6, 7, 8, 9, 10]]
+    assert heads.back.tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert heads.of.tolist() == [0, 1, 0, 0, 1] and heads.starts.tolist() == [5, 6, 5, 0, 6]
 
 
-def test_one_prefix_of_all_is_no_group() -> None:
+def test_one_prefix_of_all_is_one_whichever_may_be_shared() -> None:
     rows = rows_of(7, prefix=6)
     alone, grouped = collate(rows, CPU), collate(rows, CPU, share="groups")
-    assert grouped.groups is None and grouped.prefix == alone.prefix == 6
+    for batch in (alone, grouped):
+        assert batch.heads is not None and batch.heads.of is None and batch.prefix == 6
     assert torch.equal(grouped.ids, alone.ids) and torch.equal(grouped.places, alone.places)
-    assert collate(rows, CPU, share="none").prefix == 0
+    apart = collate(rows, CPU, share="none")
+    assert apart.prefix == 0 and apart.heads is None
+
+
+def test_few_rows_that_begin_alike_are_not_told_apart() -> None:
+    """What they spare must be worth an attention more in each layer, for the whole batch."""
+    pair = [(*range(5), n) for n in (60, 61)]
+    others = [(n, *range(20, 40)) for n in range(6, 18)]
+    assert _best_groups([*pair, *others])[0] == ([0, 1], 5)
+    assert prefix_groups([*pair, *others]) == [(list(range(14)), 0)]
+    assert prefix_groups([*pair, *others[:3]])[0] == ([0, 1], 5)
 
 
 def run_tokens(prompts: Any, groups: Any) -> int:
@@ -178,8 +187,10 @@ def partitions(items: list[int]) -> Iterator[list[list[int]]]:
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=14).map(tuple), min_size=1, max_size=6))
+# The best groups lie inside one another: three rows share three tokens around two that share eleven.
+@example([(0,) * 5, (0, 0, 0, 0, 1, 0), (0, 0, 0, 0, *(1,) * 7, 0), (0, 0, 0, 0, *(1,) * 8), (0, 0, 0, 1)])
 def test_no_other_partition_runs_fewer_tokens(prompts: list[tuple[int, ...]]) -> None:
-    found = prefix_groups(prompts)
+    found = _best_groups(prompts)
     assert sorted(r for members, _ in found for r in members) == list(range(len(prompts)))
     for members, shared in found:
         assert len({prompts[r][:shared] for r in members}) == 1 and all(len(prompts[r]) > shared for r in members)
@@ -188,6 +199,16 @@ def test_no_other_partition_runs_fewer_tokens(prompts: list[tuple[int, ...]]) ->
         for parts in partitions(list(range(len(prompts))))
     )
     assert run_tokens(prompts, found) == min(run_tokens(prompts, other) for other in others)
+
+
+def test_thousands_of_rows_are_grouped_in_an_instant() -> None:
+    tasks = [(*range(30), *range(100 * task, 100 * task + 20)) for task in range(20)]
+    prompts = [(*tasks[n % 20], 30 + n % 7, n) for n in range(4000)]
+    began = time.perf_counter()
+    assert sorted(len(members) for members, _ in prefix_groups(prompts)) == [200] * 20
+    # Prompts that go on from one another: as many forks above one another as there are rows.
+    assert sum(len(members) for members, _ in prefix_groups([tuple(range(n)) for n in range(1, 500)])) == 499
+    assert time.perf_counter() - began < 5
 
 
 def rows_of_tasks(seed: int = 0) -> list[Encoded]:
@@ -207,7 +228,7 @@ def test_groups_of_rows_have_the_loss_and_gradient_of_rows_apart(family: str, wo
     rows = rows_of_tasks()
     shared, apart = of_family(family), of_family(family)
     batch = collate(rows, CPU, share="groups")
-    assert batch.groups is not None and len(batch.groups.heads) == 3 and len(batch.ids) < batch.tokens
+    assert batch.heads is not None and len(batch.heads.places) == 3 and len(batch.ids) < batch.tokens
     assert AnswerLoss(shared).shares == "groups"
     taught = UsedWords(shared, used(rows)) if words else None
     loss, expected = answer_loss(shared, batch, taught), naive_loss(apart, rows)
@@ -222,11 +243,33 @@ def test_groups_of_rows_have_the_loss_and_gradient_of_rows_apart(family: str, wo
 
 
 def test_long_rows_of_groups_are_attended_by_blocks_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, model = rows_of_tasks(), of_family("llama")
+    rows, found = rows_of_tasks(), []
     batch = collate(rows, CPU, share="groups")
-    written_out = answer_loss(model, batch).item()
-    monkeypatch.setattr("matdarwin.training.attention._SCORES", 0)
-    assert answer_loss(model, batch).item() == pytest.approx(written_out, abs=1e-5)
+    for most in (1 << 22, 0):
+        monkeypatch.setattr("matdarwin.training.attention._SCORES", most)
+        model = of_family("llama")
+        loss = answer_loss(model, batch)
+        loss.backward()
+        found.append((loss.item(), {name: p.grad for name, p in model.named_parameters()}))
+    (written_out, known), (by_blocks, grads) = found
+    assert by_blocks == pytest.approx(written_out, abs=1e-5)
+    for name, grad in known.items():
+        assert torch.allclose(grads[name], grad, atol=1e-5, rtol=1e-4), name
+
+
+def test_groups_of_rows_train_in_bf16_as_rows_apart_do() -> None:
+    rows, losses = rows_of_tasks(), []
+    for share in ("groups", "none"):
+        model = of_family("llama")
+        with torch.autocast("cpu", torch.bfloat16):
+            losses.append(answer_loss(model, collate(rows, CPU, share=share)).item())
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+
+
+def test_padded_rows_of_several_prefixes_are_refused() -> None:
+    batch = collate(rows_of_tasks(), CPU, share="groups")
+    with pytest.raises(ValueError, match="share one prefix"):
+        answer_loss(of_family("olmo2"), batch)
 
 
 def test_models_that_are_not_packed_share_one_prefix_or_none() -> None:

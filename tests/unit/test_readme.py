@@ -47,6 +47,11 @@ def test_a_card_names_what_the_model_answers_and_how_well(tmp_path: Path) -> Non
     assert "None" not in text and "gpu" not in text
 
 
+def test_what_was_trained_in_spite_of_its_audit_says_so_first(tmp_path: Path) -> None:
+    leaky, clean = (card_markdown(card(tmp_path, training={"leaky": found}), {}) for found in (True, False))
+    assert leaky.splitlines()[2].startswith("**LEAKY: ") and "LEAKY" not in clean
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     text = card_markdown(card(tmp_path), {})
     assert "there is no validation score" in text

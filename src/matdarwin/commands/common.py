@@ -41,7 +41,9 @@ NumberFormat = Annotated[
 ]
 Column = Annotated[
     str | None,
-    typer.Option(help="Column with the materials. Default: the only one, or composition, smiles, name or material."),
+    typer.Option(
+        help="Column with the materials. Default: the only one, or composition, formula, smiles, molecule, name or material."
+    ),
 ]
 
 OK, PARTLY, WRONG, CRASHED, INTERRUPTED, PIPE = 0, 1, 2, 70, 130, 141

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matdarwin.commands.progress import Bar
     from matdarwin.models.checkpoint import Checkpoint
     from matdarwin.tasks.schema import Task
+    from matdarwin.training.plan import Plan
     from matdarwin.training.recipe import Recipe
     from matdarwin.training.report import Report
 
@@ -89,9 +90,9 @@ def train(
         raise UsageError(f"--track {track}: runs are tracked by mlflow or mlflow:URI")
     if data is not None and (missing := [option for option in list(own)[:3] if own[option] is None]):
         raise UsageError(f"--data also needs {', '.join(missing)}")
+    plans: list[Plan] = []
+    made: list[Checkpoint] = []
     with working():
-        from matdarwin.commands.progress import Bar
-
         tasks: list[Task] | None = None
         if data is not None:
             own_recipe, tasks = _of_table(
@@ -109,23 +110,12 @@ def train(
         else:
             chosen = load_recipes(str(recipe), task, setting)
         if dry_run:
-            alone("train --dry-run")
-            _dry_run(chosen, tasks, allow_leak=allow_leak, json=json, listed=bool(task))
-            return
-        made: list[Checkpoint] = []
-        with Bar() as bar:
-            try:
-                from matdarwin.training.run import train as run
-
-                for one in chosen:
-                    with _tracked(track if is_first() else None, one, bar) as report:
-                        made.append(
-                            run(one, tasks=tasks, report=report, save_every=60 * save_every, allow_leak=allow_leak)
-                        )
-            except KeyboardInterrupt:
-                sealed = f"{len(made)} of {len(chosen)} are sealed" if made else "nothing was sealed"
-                bar.say(f"stopped; {sealed}. The same command goes on where it stood")
-                raise typer.Exit(130) from None
+            plans = _plans(chosen, tasks, allow_leak=allow_leak)
+        else:
+            made = _trained(chosen, tasks, track=track, save_every=60 * save_every, allow_leak=allow_leak)
+    if dry_run:
+        _tell_plans(plans, json=json, listed=bool(task))
+        return
     if not is_first():
         return
     if json:
@@ -134,6 +124,26 @@ def train(
     for checkpoint in made:
         _tell(checkpoint)
     note(f"ask it: darwin predict MATERIAL --model {made[-1].name}")
+
+
+def _trained(
+    recipes: list[Recipe], tasks: list[Task] | None, *, track: str | None, save_every: float, allow_leak: bool
+) -> list[Checkpoint]:
+    """Run each recipe."""
+    from matdarwin.commands.progress import Bar
+    from matdarwin.training.run import train as run
+
+    made: list[Checkpoint] = []
+    with Bar() as bar:
+        try:
+            for one in recipes:
+                with _tracked(track if is_first() else None, one, bar) as report:
+                    made.append(run(one, tasks=tasks, report=report, save_every=save_every, allow_leak=allow_leak))
+        except KeyboardInterrupt:
+            sealed = f"{len(made)} of {len(recipes)} are sealed" if made else "nothing was sealed"
+            bar.say(f"stopped; {sealed}. The same command goes on where it stood")
+            raise typer.Exit(130) from None
+    return made
 
 
 @contextmanager
@@ -148,15 +158,19 @@ def _tracked(track: str | None, recipe: Recipe, bar: Bar) -> Iterator[Report]:
         yield Several(bar, tracker)
 
 
-def _dry_run(recipes: list[Recipe], tasks: list[Task] | None, *, allow_leak: bool, json: bool, listed: bool) -> None:
+def _plans(recipes: list[Recipe], tasks: list[Task] | None, *, allow_leak: bool) -> list[Plan]:
     """What each recipe would take."""
-    from dataclasses import asdict
-
     from matdarwin.commands.progress import Bar
     from matdarwin.training.plan import plan
 
+    alone("train --dry-run")
     with Bar() as bar:
-        plans = [plan(one, tasks=tasks, report=bar, allow_leak=allow_leak) for one in recipes]
+        return [plan(one, tasks=tasks, report=bar, allow_leak=allow_leak) for one in recipes]
+
+
+def _tell_plans(plans: list[Plan], *, json: bool, listed: bool) -> None:
+    from dataclasses import asdict
+
     if json:
         found = [{**asdict(one), "seconds": one.seconds, "enough_disk": one.enough_disk} for one in plans]
         emit_json(found if listed else found[0])
@@ -183,12 +197,20 @@ def _dry_run(recipes: list[Recipe], tasks: list[Task] | None, *, allow_leak: boo
         )
         if not one.enough_disk:
             note(f"warning: the disk will not suffice for {one.checkpoint}; free some space or set MATDARWIN_HOME")
+    if len(plans) > 1:
+        # Stages that several recipes begin with are trained once.
+        wanted = {stage.checkpoint: stage for one in plans if not one.done for stage in one.stages if not stage.stands}
+        kept = len(wanted) * plans[0].kept_gib
+        emit(
+            f"{len(plans)} models in all: {duration(sum(stage.seconds for stage in wanted.values()))}, and {kept:.1f} GiB for "
+            f"{len(wanted)} checkpoints, of which {plans[0].free_gib:.1f} are free"
+        )
 
 
 def _tell(checkpoint: Checkpoint) -> None:
     """A trained checkpoint in a few lines."""
     summary = card_summary(checkpoint)
-    emit(f"{checkpoint.name}  ({checkpoint.card.role})")
+    emit(f"{checkpoint.name}  ({checkpoint.card.role}{', LEAKY' if checkpoint.card.training.get('leaky') else ''})")
     for task, (metric, value) in summary["validation"].items():
         held = summary["tasks"][task]["unit"] if metric == "mae" else None
         emit(f"  {task}: validation {metric} {number(float(value))}{f' {held}' if held else ''}")

@@ -92,7 +92,7 @@ class RayAsk:
             ray: Any = importlib.import_module("ray")
             importlib.import_module("ray.data")
         except ImportError as error:
-            raise EngineError("Ray is not installed: pip install 'ray[data]'") from error
+            raise EngineError("Ray is not installed: pip install -e '.[ray]' in the repository") from error
         if not ray.is_initialized():
             # A cluster is named by RAY_ADDRESS; without one, this machine is it.
             local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers + 1, "include_dashboard": False}

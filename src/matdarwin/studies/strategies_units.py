@@ -97,7 +97,7 @@ class Size:
 
 
 REDUCED = Size("reduced", rows=600, test_rows=200, examples=700, batch_size=16, folder=Path("results") / "strategies")
-"""Meant for two cores and eight hours; `plan` gives the reckoning. Tasks of up to 600 training rows are whole."""
+"""Meant for two cores and about ten hours; `plan` gives the reckoning. Tasks of up to 600 training rows are whole."""
 
 FULL = Size(
     "", rows=None, test_rows=None, examples=4_000, batch_size=32, folder=Path("results") / "strategies" / "full",

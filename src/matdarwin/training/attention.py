@@ -23,8 +23,8 @@ def attend(query: Any, key: Any, value: Any, seen: Any | None, scaling: float | 
         query: Queries [rows, heads, asked, width].
         key: Keys [rows, shared, known, width]; each is shared by heads / shared neighbouring heads.
         value: Values, shaped as the keys.
-        seen: Which keys a query sees [asked, known], or of each row apart [rows, 1, asked, known]; None: those up to its own
-            place, of as many keys as queries.
+        seen: What is added to the scores, -inf where a query does not see a key: [asked, known], or of each row apart
+            [rows, 1, asked, known]. None: each sees those up to its own place, of as many keys as queries.
         scaling: Factor of the scores; None: 1 / sqrt(width).
     """
     rows, heads, asked, _ = query.shape
@@ -45,10 +45,9 @@ def _of_pytorch(query: Any, key: Any, value: Any, seen: Any | None, scaling: flo
 def _written_out(query: Any, key: Any, value: Any, seen: Any | None, scaling: float | None) -> Any:
     rows, heads, asked, width = query.shape
     shared, known = key.shape[1:3]
-    if seen is None:
-        seen = torch.ones((asked, known), dtype=torch.bool, device=query.device).tril()
     below = (query * (width**-0.5 if scaling is None else scaling)).reshape(rows, shared, -1, width)
     scores = (below @ key.transpose(-1, -2)).view(rows, heads, asked, known)
-    unseen = torch.zeros(seen.shape, dtype=scores.dtype, device=scores.device).masked_fill(~seen, float("-inf"))
-    weights = (scores + unseen).softmax(-1, dtype=torch.float32).to(value.dtype)
+    if seen is None:
+        seen = torch.full((asked, known), float("-inf"), dtype=scores.dtype, device=scores.device).triu(1)
+    weights = (scores + seen).softmax(-1, dtype=torch.float32).to(value.dtype)
     return (weights.view(rows, shared, -1, known) @ value).view(rows, heads, asked, width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -15,24 +16,28 @@ Sharing = Literal["none", "all", "groups"]
 """Which prefixes are run once: none; the one that all rows begin with; one for each group of rows."""
 
 _WORTH = 4
-"""Tokens that a further prefix must spare: about what another attention of small matrices in each layer costs."""
+"""Tokens that each prefix must spare beside its own."""
+_SHARE = 0.02
+"""Share of the tokens that several prefixes must spare more than one of all rows: about what another attention in each layer costs."""
+_DEEPEST = 64
+"""Forks above one another up to which prompts are told apart."""
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Where rows stand of which not all share one prefix.
+class Heads:
+    """The prefixes that rows share.
 
     Attributes:
-        heads: Where each prefix's tokens stand in a batch's `ids`; 0 where it is shorter than the longest [prefixes, longest].
-        back: Where each token of a prefix, in order, stands in `heads` as one sequence [tokens of prefixes].
-        starts: Length of the prefix of each row; 0 where it shares none [rows].
-        whole: Where all tokens of a row stand, its prefix's and its own; 0 where it is shorter than the longest [rows, longest].
+        places: Where each one's tokens stand in a batch's `ids`; 0 where it is shorter than the longest [prefixes, longest].
+        back: Where each of their tokens, in order, stands in `places` as one sequence [tokens of prefixes].
+        of: Which one is whose; 0 for rows that share none [rows]. None: all rows share the one there is.
+        starts: Its length; 0 for rows that share none [rows].
     """
 
-    heads: Any
+    places: Any
     back: Any
+    of: Any | None
     starts: Any
-    whole: Any
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Batch:
         soft: Where something softer than one token is taught: place among the judged positions [n]; token [n];
             probability [n].
         digits: Which of the judged positions are those of numbers [judged].
-        groups: How rows of several prefixes stand; None where all rows share the one there is.
+        heads: Those prefixes; None where there is none.
         padded: Whether `ids` are whole rows of one length, one after the other, each with its prefix; then `places` says
             how many of what length, and judged positions that are none have the target IGNORED.
     """
@@ -64,7 +69,7 @@ class Batch:
     tokens: int
     soft: tuple[Any, Any, Any] | None
     digits: Any
-    groups: Groups | None = None
+    heads: Heads | None = None
     padded: bool = False
 
 
@@ -121,14 +126,14 @@ def collate(rows: Sequence[Encoded], device: Any, *, share: Sharing = "all") -> 
         groups = [(list(range(len(rows))), shared_prefix(prompts) if share == "all" else 0)]
     ids: list[int] = []
     heads: list[range] = []
-    before: list[range] = [range(0)] * len(rows)
+    of, before = [0] * len(rows), [range(0)] * len(rows)
     for members, shared in groups:
-        head = range(len(ids), len(ids) + shared)
-        ids += prompts[members[0]][:shared]
-        if head:
-            heads.append(head)
+        if not shared:
+            continue
         for r in members:
-            before[r] = head
+            of[r], before[r] = len(heads), range(len(ids), len(ids) + shared)
+        heads.append(before[members[0]])
+        ids += prompts[members[0]][:shared]
     prefix = len(ids)
     # The terminator is only ever a target: nothing follows it, so it is not run.
     own = [(*row.prompt[len(head) :], *row.answer[:-1]) for row, head in zip(rows, before, strict=True)]
@@ -141,66 +146,95 @@ def collate(rows: Sequence[Encoded], device: Any, *, share: Sharing = "all") -> 
         stands.append(range(len(ids), len(ids) + len(tokens)))
         # The token at p is judged by what it says of p + 1.
         last = len(ids) + len(tokens) - len(row.answer)
-        soft += [(len(judged) + p, token, share) for p, found in enumerate(row.soft) for token, share in found]
+        soft += [(len(judged) + p, token, weight) for p, found in enumerate(row.soft) for token, weight in found]
         digits += [row.number] * len(row.answer)
         judged += range(last, last + len(row.answer))
         targets += row.answer
         ids += tokens
     columns = [torch.tensor(column, device=device) for column in zip(*soft, strict=True)]
-    places, back = _beside(stands)
+    places, back = _beside(stands, device)
     return Batch(
-        ids=torch.tensor(ids, device=device), prefix=prefix, places=places.to(device), back=back.to(device),
+        ids=torch.tensor(ids, device=device), prefix=prefix, places=places, back=back,
         judged=torch.tensor(judged, device=device), targets=torch.tensor(targets, device=device),
         tokens=sum(map(len, own)) + sum(map(len, before)), soft=(columns[0], columns[1], columns[2]) if columns else None,
-        digits=torch.tensor(digits, device=device), groups=_groups(heads, before, stands, device) if len(groups) > 1 and heads else None,
+        digits=torch.tensor(digits, device=device), heads=_heads(heads, of, before, device) if heads else None,
     )  # fmt: skip
 
 
-def _groups(heads: Sequence[range], before: Sequence[range], own: Sequence[range], device: Any) -> Groups:
-    """How rows behind several prefixes stand, from where these and the rows' own tokens do."""
-    places, back = _beside(heads)
-    whole, _ = _beside([[*head, *tokens] for head, tokens in zip(before, own, strict=True)])
-    starts = torch.tensor([len(head) for head in before])
-    return Groups(*(found.to(device) for found in (places, back, starts, whole)))
+def _heads(heads: Sequence[range], of: Sequence[int], before: Sequence[range], device: Any) -> Heads:
+    places, back = _beside(heads, device)
+    by_all = len(heads) == 1 and all(before)
+    return Heads(
+        places,
+        back,
+        None if by_all else torch.tensor(of, device=device),
+        torch.tensor([*map(len, before)], device=device),
+    )
 
 
-def _beside(places: Sequence[Sequence[int]]) -> tuple[Any, Any]:
-    """Sequences of places beside one another [sequences, longest], 0 behind their ends; and where each place, in order, is there."""
+def _beside(places: Sequence[range], device: Any) -> tuple[Any, Any]:
+    """Stretches of places beside one another [stretches, longest], 0 behind their ends; and where each place, in order, is there."""
     longest = max(map(len, places))
     rows = torch.zeros((len(places), longest), dtype=torch.long)
     for row, found in zip(rows, places, strict=True):
-        row[: len(found)] = torch.as_tensor(list(found))
-    return rows, torch.tensor([r * longest + at for r, found in enumerate(places) for at in range(len(found))])
+        row[: len(found)] = torch.arange(found.start, found.stop)
+    back = torch.tensor([r * longest + at for r, found in enumerate(places) for at in range(len(found))])
+    return rows.to(device), back.to(device)
 
 
 def prefix_groups(prompts: Sequence[tuple[int, ...]]) -> list[tuple[list[int], int]]:
-    """Which prompts best share which prefix: indices and length, such that the fewest tokens are run.
+    """Which prompts share which prefix: indices and length, such that the fewest tokens are run.
 
-    The last token of a prompt is never shared, since it is judged. In the order of the alphabet those of a group are
-    neighbours, so the best partition of the first n prompts is found from those of fewer.
+    A prompt shares one prefix at most, and never its last token, since that is judged. Where it is not worth its while to
+    tell groups apart, all share what all begin with.
+    """
+    everyone = (list(range(len(prompts))), shared_prefix(prompts))
+    groups = _best_groups(prompts)
+    further = _spared(groups) - _spared([everyone])
+    return groups if further >= _SHARE * sum(map(len, prompts)) else [everyone]
+
+
+def _spared(groups: Sequence[tuple[list[int], int]]) -> int:
+    return sum(shared * (len(members) - 1) for members, shared in groups)
+
+
+def _best_groups(prompts: Sequence[tuple[int, ...]]) -> list[tuple[list[int], int]]:
+    """The groups that run the fewest tokens, where each prefix costs `_WORTH` beside.
+
+    In the order of the alphabet the prompts of every beginning are neighbours, and beginnings lie inside one another: a tree.
+    Each of its forks is opened as a prefix or not, and a prompt belongs to the deepest open one above it.
     """
     order = sorted(range(len(prompts)), key=lambda r: prompts[r])
     same = [shared_prefix([prompts[a], prompts[b]]) for a, b in itertools.pairwise(order)]
-    spared, starts = [0], [0]
-    for end in range(1, len(order) + 1):
-        # Alone, or with neighbours as long as they have anything in common.
-        best, start, shared = spared[-1], end - 1, len(prompts[order[end - 1]])
-        for first in range(end - 2, -1, -1):
-            shared = min(shared, same[first])
-            if not shared:
-                break
-            found = spared[first] + shared * (end - 1 - first) - _WORTH
-            if found > best:
-                best, start = found, first
-        spared.append(best)
-        starts.append(start)
-    groups = []
-    end = len(order)
-    while end:
-        members = order[starts[end] : end]
-        groups.append((sorted(members), shared_prefix([prompts[r] for r in members]) if len(members) > 1 else 0))
-        end = starts[end]
-    return groups[::-1]
+
+    @cache
+    def best(first: int, end: int, above: int, level: int) -> tuple[int, list[tuple[int, int, int]]]:
+        """Tokens spared by some neighbours below a prefix of `above` tokens, and the prefixes opened among them."""
+        if end - first == 1 or level == _DEEPEST:
+            return above * (end - first), []
+        shared = min(same[first : end - 1])
+        cuts = [first, *(at + 1 for at in range(first, end - 1) if same[at] == shared), end]
+        parts = [best(*part, above, level + 1) for part in itertools.pairwise(cuts)]
+        closed = sum(found for found, _ in parts), [one for _, opened in parts for one in opened]
+        if shared <= above:
+            return closed
+        parts = [best(*part, shared, level + 1) for part in itertools.pairwise(cuts)]
+        spared = sum(found for found, _ in parts) - shared - _WORTH
+        if spared <= closed[0]:
+            return closed
+        # The outer one first: what lies inside it takes its prompts from it.
+        return spared, [(first, end, shared), *(one for _, opened in parts for one in opened)]
+
+    _, opened = best(0, len(order), 0, 0)
+    owner: list[int | None] = [None] * len(order)
+    for number, (first, end, _) in enumerate(opened):
+        owner[first:end] = [number] * (end - first)
+    members: list[list[int]] = [[] for _ in opened]
+    alone: list[int] = []
+    for r, place in zip(order, owner, strict=True):
+        (alone if place is None else members[place]).append(r)
+    groups = [(sorted(found), shared) for found, (_, _, shared) in zip(members, opened, strict=True)]
+    return groups + [([r], 0) for r in sorted(alone)]
 
 
 def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -11,6 +12,10 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 
 from matdarwin.training.errors import TrainingError
+
+_VARIANTS = 64
+"""Most variants of a layer: batches without a prefix, with one and with several, of short rows and of long ones, and layers without gradients
+before them, are each compiled for themselves. torch's own limit, of eight, would end a training half way."""
 
 
 class CompiledLayers:
@@ -28,7 +33,9 @@ class CompiledLayers:
         self._layers = list(decoder.layers)
         # Each class of layers once; there is one in nearly all models.
         kinds = {type(layer) for layer in self._layers}
-        self._compiled = {kind: torch.compile(kind.forward, dynamic=True, fullgraph=True) for kind in kinds}
+        # torch's own overloads lack the limit.
+        compiled = partial(torch.compile, dynamic=True, fullgraph=True, recompile_limit=_VARIANTS)
+        self._compiled = {kind: compiled(kind.forward) for kind in kinds}
 
     @contextmanager
     def used(self) -> Iterator[None]:

@@ -118,6 +118,8 @@ class AnswerLoss(torch.nn.Module):
 
     def _padded(self, base: Any, batch: Batch) -> Any:
         """Hidden states of a batch's tokens by way of padded rows behind their prefix, for models that cannot be packed."""
+        if batch.heads is not None and batch.heads.of is not None:
+            raise ValueError("rows that are padded share one prefix: collate them with share='all'")
         decoder = base.get_decoder()
 
         def run(ids: Any, **options: Any) -> Any:

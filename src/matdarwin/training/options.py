@@ -100,7 +100,7 @@ class Optimising(Part):
     embeddings: Literal["used", "trained", "frozen"] = Field(
         default="used",
         description="Which token embeddings move in full fine-tuning: those of tokens that occur, all, or none. All cost "
-        "a quarter of a step more on a CPU.",
+        "3 to 9 % of a step more on a CPU.",
     )
     minimum_steps: int = Field(
         default=0, ge=0, description="Fewest steps; small sets are passed over more often to reach them."

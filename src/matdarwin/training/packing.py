@@ -14,13 +14,13 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from matdarwin.training.attention import attend
-from matdarwin.training.batches import Batch, Groups
+from matdarwin.training.batches import Batch, Heads
 
 _NAME, _ROWS = "matdarwin_packed", "matdarwin_rows"
 _FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Models whose attention is plain, and hands on what it is given beside queries, keys and values."""
 
-_Layout = tuple[int, Groups | None, Any, Any, Any]
+_Layout = tuple[Heads | None, Any, Any, Any]
 
 
 def has_windows(config: Any) -> bool:
@@ -41,25 +41,39 @@ def hidden_states(decoder: Any, batch: Batch, embeddings: Any | None) -> Any:
         batch: The rows.
         embeddings: Embeddings of its tokens [tokens, width]; None: the model's own.
     """
-    before, (rows, length), groups = batch.prefix, batch.places.shape, batch.groups
-    device = batch.ids.device
-    own = torch.arange(length, device=device)
-    if groups is None:
-        first, starts = torch.arange(before, device=device), torch.full((rows,), before, device=device)
-        seen = torch.ones((length, before + length), dtype=torch.bool, device=device).tril(before)
+    heads, device = batch.heads, batch.ids.device
+    own = torch.arange(batch.places.shape[1], device=device)
+    if heads is None:
+        positions, seen = own.expand(batch.places.shape).flatten()[batch.back], None
     else:
-        first, starts = groups.back % groups.heads.shape[1], groups.starts
-        known = torch.arange(groups.whole.shape[1], device=device)
-        # A query stands behind its row's prefix. [rows, 1, asked, known]
-        seen = (known <= (starts[:, None] + own)[..., None])[:, None]
-    positions = torch.cat([first, (starts[:, None] + own).flatten()[batch.back]])
+        first = heads.back % heads.places.shape[1]
+        positions = torch.cat([first, (heads.starts[:, None] + own).flatten()[batch.back]])
+        seen = _additive(_seen(heads, own), decoder)
     given = {"input_ids": batch.ids[None]} if embeddings is None else {"inputs_embeds": embeddings[None]}
     with _attending(decoder.config, _NAME):
         found = decoder(
             **given, position_ids=positions[None], use_cache=False,
-            layout=(before, groups, batch.places, batch.back, seen),
+            layout=(heads, batch.places, batch.back, seen),
         )  # fmt: skip
     return found.last_hidden_state[0]
+
+
+def _seen(heads: Heads, own: Any) -> Any:
+    """What rows see of the longest prefix and of their own tokens [own, prefix and own]; of each apart [rows, 1, own, prefix and own]."""
+    length = heads.places.shape[1]
+    if heads.of is None:
+        return torch.ones((len(own), length + len(own)), dtype=torch.bool, device=own.device).tril(length)
+    before = torch.arange(length, device=own.device) < heads.starts[:, None]
+    shape = (len(before), 1, len(own))
+    behind = own <= own[:, None]
+    return torch.cat([before[:, None, None].expand(*shape, -1), behind.expand(*shape, -1)], -1)
+
+
+def _additive(seen: Any, decoder: Any) -> Any:
+    """As what is added to scores, in the number format that they are in: made once, where each layer would make its own."""
+    kind = seen.device.type
+    computed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else next(decoder.parameters()).dtype
+    return torch.zeros(seen.shape, dtype=computed, device=seen.device).masked_fill(~seen, float("-inf"))
 
 
 def hidden_states_of_rows(decoder: Any, ids: Any, embeddings: Any | None) -> Any:
@@ -93,7 +107,7 @@ def _attention(
 ) -> tuple[Any, None]:  # fmt: skip
     """Attention of one layer; queries, keys and values are [1, heads, tokens, width]."""
     assert layout is not None
-    before, groups, places, back, seen = layout
+    heads, places, back, seen = layout
 
     def beside(states: Any, places: Any) -> Any:
         """Rows beside one another [rows, heads, longest, width]."""
@@ -103,21 +117,19 @@ def _attention(
         """And one behind the other again, without padding [tokens, heads, width]."""
         return found.transpose(1, 2).flatten(0, 1).index_select(0, back)
 
-    queries = beside(query, places)
-    made = []
-    if groups is not None:
-        first, its_keys, its_values = (beside(states, groups.heads) for states in (query, key, value))
-        made.append(behind(attend(first, its_keys, its_values, None, scaling), groups.back))
-        keys, values = (beside(states, groups.whole) for states in (key, value))
-    else:
-        keys, values = (beside(states, places) for states in (key, value))
-        if before:
-            first, its_keys, its_values = (states[:, :, :before] for states in (query, key, value))
-            made.append(attend(first, its_keys, its_values, None, scaling)[0].transpose(0, 1))
-            keys = torch.cat([its_keys.expand(len(places), -1, -1, -1), keys], 2)
-            values = torch.cat([its_values.expand(len(places), -1, -1, -1), values], 2)
-    made.append(behind(attend(queries, keys, values, seen, scaling), back))
-    return torch.cat(made)[None], None
+    queries, keys, values = (beside(states, places) for states in (query, key, value))
+    if heads is None:
+        return behind(attend(queries, keys, values, None, scaling), back)[None], None
+    firsts, its_keys, its_values = (beside(states, heads.places) for states in (query, key, value))
+    made = behind(attend(firsts, its_keys, its_values, None, scaling), heads.back)
+    of = heads.of
+
+    def after(its: Any, own: Any) -> Any:
+        """Each row's own keys or values behind those of its prefix."""
+        return torch.cat([its.expand(len(own), -1, -1, -1) if of is None else its.index_select(0, of), own], 2)
+
+    found = attend(queries, after(its_keys, keys), after(its_values, values), seen, scaling)
+    return torch.cat([made, behind(found, back)])[None], None
 
 
 def _causal(

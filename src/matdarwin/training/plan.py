@@ -35,6 +35,7 @@ class PlannedStage:
 
     Attributes:
         name: Its name; `tune` is that of the tasks themselves.
+        checkpoint: What it leaves.
         examples: Examples that are seen.
         steps: Steps.
         tokens: Tokens, prompts and answers together, estimated from a sample.
@@ -43,6 +44,7 @@ class PlannedStage:
     """
 
     name: str
+    checkpoint: str
     examples: int
     steps: int
     tokens: int
@@ -60,8 +62,9 @@ class Plan:
         leaky: Whether the audit calls the recipe leaky, which was allowed.
         stages: Its stages, in order.
         tokens_per_second: What this machine makes of the tasks' own stage; 0 where nothing was measured.
-        memory_gib: Greatest resident memory of the measurement, in GiB; on CUDA that of the device.
-        disk_gib: Disk that the run takes at most, in GiB: two states, the best weights and the checkpoint.
+        memory_gib: Greatest resident memory of the measurement, of all stages that do not stand, in GiB; on CUDA that of the device.
+        disk_gib: Disk that the run takes at most, in GiB: two states, the best weights and the checkpoints.
+        kept_gib: Disk that each checkpoint it leaves takes, in GiB.
         free_gib: Disk that is free, in GiB.
         device: Where it would compute, and in what number format.
         parameters: Parameters in training, and of the model in all.
@@ -74,6 +77,7 @@ class Plan:
     tokens_per_second: float
     memory_gib: float
     disk_gib: float
+    kept_gib: float
     free_gib: float
     device: str
     parameters: tuple[int, int]
@@ -122,13 +126,18 @@ def plan(
     feed = own_feed(run)
     earlier = [(stage, stage_feed(run, stage)) for stage in recipe.before]
     digests = runs.stage_digests(run, [own for _, own in earlier])
-    report.say(f"measuring for {_MEASURED:.0f} seconds")
-    rate, moving, kept, memory = _measure(run, feed, recipe.tuning())
     stages = []
     for (stage, own), digest in zip(earlier, digests, strict=True):
-        stands = (root / f"{stage.name}-{digest[:8]}" / checkpoints.MANIFEST).is_file()
-        stages.append(_planned(stage.name, own, stage.optimising, rate, stands=stands))
-    stages.append(_planned("tune", feed, recipe.optimising, rate, stands=done))
+        left = f"{stage.name}-{digest[:8]}"
+        stands = (root / left / checkpoints.MANIFEST).is_file()
+        rate = 0.0
+        if not (stands or done):
+            report.say(f"measuring stage {stage.name} for {_MEASURED:.0f} seconds")
+            rate = _measure(run, own, stage.optimising)[0]
+        stages.append(_planned(stage.name, left, own, stage.optimising, rate, stands=stands))
+    report.say(f"measuring for {_MEASURED:.0f} seconds")
+    rate, moving, kept, memory = _measure(run, feed, recipe.tuning())
+    stages.append(_planned("tune", name, feed, recipe.optimising, 0.0 if done else rate, stands=done))
     total = sum(p.numel() for p in run.model.parameters())
     # A state holds each weight in training, its two moments and maybe its mean; the checkpoint is written beside two.
     state = moving * 4 * (4 if recipe.optimising.average else 3)
@@ -137,25 +146,27 @@ def plan(
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
     return Plan(
         checkpoint=name, done=done, leaky=leaky, stages=tuple(stages), tokens_per_second=rate, memory_gib=memory,
-        disk_gib=(3 * state + best + total * 4) / 2**30, free_gib=free / 2**30,
+        disk_gib=(3 * state + best + total * 4 * (1 + sum(not stage.stands for stage in stages[:-1]))) / 2**30,
+        kept_gib=total * 4 / 2**30, free_gib=free / 2**30,
         device=f"{next(run.model.parameters()).device.type}, {str(run.compute).removeprefix('torch.')}",
         parameters=(moving, total),
     )  # fmt: skip
 
 
-def _planned(name: str, feed: Feed, options: Optimising, rate: float, *, stands: bool) -> PlannedStage:
+def _planned(name: str, checkpoint: str, feed: Feed, options: Optimising, rate: float, *, stands: bool) -> PlannedStage:
+    """A stage as planned; at the rate 0, which is not measured, none of it is to be trained."""
     steps = total_steps(options, size=feed.size, steps=feed.steps, sources=feed.sources)
     sample = list(itertools.islice(feed.batches(), min(steps, _SAMPLE)))
     tokens = sum(len(row.prompt) + len(row.answer) - 1 for rows in sample for row in rows)
     examples = round(steps * feed.size / feed.steps)
     counted = round(tokens / sum(map(len, sample)) * examples)
-    return PlannedStage(name, examples, steps, counted, 0.0 if stands else counted / rate, stands)
+    return PlannedStage(name, checkpoint, examples, steps, counted, counted / rate if rate else 0.0, stands)
 
 
 def _measure(run: Run, feed: Feed, options: Optimising) -> tuple[float, int, int, float]:
-    """Tokens a second, parameters in training, those of kept weights, and GiB of memory, from real steps on the model.
+    """Tokens a second, parameters in training, those of kept weights, and GiB of memory so far, from real steps on the model.
 
-    Which is then spoiled.
+    Which is then spoiled, but not for further measurements.
     """
     loop, words = set_up(run, feed, options, 10_000)
     batches = feed.batches()

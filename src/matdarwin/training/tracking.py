@@ -106,7 +106,7 @@ class MlflowReport:
             from mlflow.exceptions import MlflowException
         except ModuleNotFoundError as error:
             raise TrackingError(
-                f"tracking to MLflow needs a package that is not installed ({error.name}): pip install 'matdarwin[tracking]'"
+                f"tracking to MLflow needs a package that is not installed ({error.name}): pip install -e '.[tracking]' in the repository"
             ) from error
         self._metric, self._param, self._fault = Metric, Param, (MlflowException, OSError)
         self._parameters = flat(parameters)

@@ -107,7 +107,7 @@ def propose(vary: Sequence[Vary], past: Sequence[tuple[Mapping[str, Any], float 
         import optuna
     except ModuleNotFoundError as error:
         raise SweepError(
-            f"sweeping needs a package that is not installed ({error.name}): pip install 'matdarwin[sweep]'"
+            f"sweeping needs a package that is not installed ({error.name}): pip install -e '.[sweep]' in the repository"
         ) from error
     if len({one.key for one in vary}) != len(vary) or not vary:
         raise SweepError("--vary: name at least one key, and each once")
