@@ -198,7 +198,7 @@ def test_an_earlier_stage_is_time_of_the_first_unit_that_needs_it(
     assert waited == pytest.approx(stage.seconds)
     pace.began(know)
     assert pace.seconds(know, by_task) == pace.seconds(base, by_task)
-    hour = PlannedStage("qa", 100, 10, 1_000, 3600.0, stands=False)
+    hour = PlannedStage("qa", "qa-1", 100, 10, 1_000, 3600.0, stands=False)
     monkeypatch.setattr(strategies, "measure", lambda *_: Pace(1e6, {"qa": (hour,)}))
     assert strategies.run(size, only=["qa-st"], minutes=30) == []
     assert capsys.readouterr().out.count("left for another time: about 60 minutes") == 2
@@ -247,7 +247,7 @@ def test_plan_and_order(size: Size) -> None:
     assert "rivals: 2 units (1 to do)" in text and "stage knowledge: " in text
     assert text.splitlines()[-1].startswith("all: ") and text.endswith(" to do")
     # A stage that only finished units would need is not to do.
-    pace = Pace(100.0, {"know": (PlannedStage("knowledge", 100, 10, 36_000, 360.0, stands=False),)})
+    pace = Pace(100.0, {"know": (PlannedStage("knowledge", "knowledge-1", 100, 10, 36_000, 360.0, stands=False),)})
     nothing, all_but_know = (
         plan(size, pace, units),
         plan(size, pace, [unit for unit in units if unit.strategy != "know-mt"]),

@@ -144,7 +144,7 @@ def test_without_mlflow_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp
         return real(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(TrackingError, match=r"\(mlflow\): pip install 'matdarwin\[tracking\]'"):
+    with pytest.raises(TrackingError, match=r"\(mlflow\): pip install -e '\.\[tracking\]'"):
         MlflowReport(str(tmp_path), RECIPE, print)
 
 

@@ -85,5 +85,5 @@ def test_without_optuna_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         return real(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(SweepError, match=r"\(optuna\): pip install 'matdarwin\[sweep\]'"):
+    with pytest.raises(SweepError, match=r"\(optuna\): pip install -e '\.\[sweep\]'"):
         propose([EPOCHS], [], seed=0)
