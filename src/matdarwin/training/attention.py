@@ -31,7 +31,7 @@ def attend(query: Any, key: Any, value: Any, seen: Any | None, scaling: float | 
     if query.device.type == "cpu":
         if rows * heads * asked * key.shape[2] <= _SCORES:
             return _written_out(query, key, value, seen, scaling)
-        # By blocks, whose memory grows linearly with the rows' length, though another way be set for the process.
+        # By blocks, whose memory grows linearly with the rows' length but for the mask, though another way be set for the process.
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
             return _of_pytorch(query, key, value, seen, scaling)
     return _of_pytorch(query, key, value, seen, scaling)
