@@ -82,6 +82,23 @@ def test_recipe_with_settings(darwin: Darwin, at_trained: Path, recipe: Path) ->
     assert name.startswith("try-tiny_own-fold0-") and (at_trained / "checkpoints" / name / "manifest.json").is_file()
 
 
+def test_a_leaky_recipe_is_refused_or_called_so_wherever_it_is_told(
+    darwin: Darwin, at_trained: Path, recipe: Path
+) -> None:
+    undivided = ["train", str(recipe), "--set", "split.rule=none"]
+    refused = darwin(*undivided)
+    assert refused.code == 2 and "--allow-leak" in refused.err and not refused.out
+    told = darwin(*undivided, "--allow-leak")
+    assert told.code == 0 and "(benchmark, LEAKY)" in told.out
+    name = told.out.split()[0]
+    assert json.loads(darwin(*undivided, "--allow-leak", "--json").out)["training"]["leaky"] is True
+    assert "LEAKY" in (at_trained / "checkpoints" / name / "README.md").read_text()
+    # It is not to be had without the option because it stands already.
+    assert darwin(*undivided).code == 2
+    planned = darwin(*undivided, "--allow-leak", "--dry-run")
+    assert planned.code == 0 and f"{name} (LEAKY): there already" in planned.out
+
+
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Two scored tasks and one that is not, as if they were all of the library."""

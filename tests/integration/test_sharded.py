@@ -19,7 +19,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tests.tiny import at_home, tiny_base, tiny_model, tiny_recipe, tiny_task
-from tests.unit.test_loop import rows_of
+from tests.unit.test_loop import rows_of, rows_of_tasks
 
 from matdarwin.language.prompts import Encoded
 from matdarwin.models.checkpoint import Checkpoint
@@ -46,6 +46,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "checkpointing": (6, {"checkpointing": True}),
     "clipped": (4, {"clip": 0.01}),
     "low rank": (5, {}),
+    "tasks": (12, {}),
 }
 LAUNCHERS = {
     "ddp": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
@@ -70,7 +71,8 @@ def loop_of(name: str, ranks: Ranks, *, used: bool = False, compile: bool = Fals
 
 
 def batch(name: str, step: int) -> list[Encoded]:
-    return rows_of(CASES[name][0], seed=step)
+    # Of several tasks, those of each have a prefix of their own.
+    return rows_of_tasks(step) if name == "tasks" else rows_of(CASES[name][0], seed=step)
 
 
 def steps_of(loop: Loop, name: str, begin: int, end: int) -> list[tuple[float, float]]:
@@ -167,6 +169,14 @@ def work(folder: Path, kind: str) -> None:
     (folder / f"{kind}-{ranks.rank}.name").write_text(made.name)
     with at(folder / kind / "begun by two", task):
         train(recipe, tasks=[task], report=Killer(8), save_every=0)
+
+
+def work_briefly(folder: Path) -> None:
+    """What is enough to see how processes have joined."""
+    ranks = current()
+    losses = steps_of(loop_of("tasks", ranks), "tasks", 0, 5)
+    told = {"world": ranks.world, "sharded": ranks.sharded, "losses": losses}
+    (folder / f"brief-{ranks.rank}.json").write_text(json.dumps(told))
 
 
 # -- the same by one, and what two have left -------------------------------------------------------------
@@ -276,5 +286,18 @@ def test_one_goes_on_where_two_were_killed(made: Made) -> None:
     assert losses_of(checkpoint) == pytest.approx(losses_of(made.whole), abs=SAME)
 
 
+@pytest.mark.slow
+def test_torchrun_shards_where_accelerates_variable_asks_for_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", *LAUNCHERS["ddp"], str(Path(__file__)), str(tmp_path), "brief"]
+    asked = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_FSDP": "true"}
+    subprocess.run(command, env={**os.environ, **asked}, capture_output=True, check=True, timeout=300)
+    expected = steps_of(loop_of("tasks", Ranks()), "tasks", 0, 5)
+    for rank in range(2):
+        told = json.loads((tmp_path / f"brief-{rank}.json").read_text())
+        assert told["world"] == 2 and told["sharded"]
+        for one, two in zip(expected, told["losses"], strict=True):
+            assert two == pytest.approx(one, abs=SAME, rel=SAME)
+
+
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), sys.argv[2])
+    work_briefly(Path(sys.argv[1])) if sys.argv[2] == "brief" else work(Path(sys.argv[1]), sys.argv[2])

@@ -120,10 +120,7 @@ def collate(rows: Sequence[Encoded], device: Any, *, share: Sharing = "all") -> 
         share: Which prefixes are run once.
     """
     prompts = [row.prompt for row in rows]
-    if share == "groups":
-        groups = prefix_groups(prompts)
-    else:
-        groups = [(list(range(len(rows))), shared_prefix(prompts) if share == "all" else 0)]
+    groups = shared_prefixes(prompts, share)
     ids: list[int] = []
     heads: list[range] = []
     of, before = [0] * len(rows), [range(0)] * len(rows)
@@ -180,6 +177,13 @@ def _beside(places: Sequence[range], device: Any) -> tuple[Any, Any]:
         row[: len(found)] = torch.arange(found.start, found.stop)
     back = torch.tensor([r * longest + at for r, found in enumerate(places) for at in range(len(found))])
     return rows.to(device), back.to(device)
+
+
+def shared_prefixes(prompts: Sequence[tuple[int, ...]], share: Sharing) -> list[tuple[list[int], int]]:
+    """Which prompts share which prefix: indices and length, 0 for none."""
+    if share == "groups":
+        return prefix_groups(prompts)
+    return [(list(range(len(prompts))), shared_prefix(prompts) if share == "all" else 0)]
 
 
 def prefix_groups(prompts: Sequence[tuple[int, ...]]) -> list[tuple[list[int], int]]:

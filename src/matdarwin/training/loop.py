@@ -21,7 +21,8 @@ from matdarwin.training.batches import collate
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.graphs import Graphs
 from matdarwin.training.objective import AnswerLoss
-from matdarwin.training.options import Optimising
+from matdarwin.training.options import TOKENS_AT_ONCE, Optimising
+from matdarwin.training.parts import by_rows, by_tokens
 from matdarwin.training.ranks import Ranks
 from matdarwin.training.schedule import learning_rate
 from matdarwin.training.words import UsedWords
@@ -122,10 +123,11 @@ class Loop:
             TrainingError: The loss or the gradient is not a number, before it has spoiled the weights; or the memory
                 does not suffice.
         """
-        with memory(f"step {self.done + 1}", lambda: self._smaller(rows)):
-            return self._step(rows)
+        parts = self._ranks.parts(rows, self._cut)
+        with memory(f"step {self.done + 1}", lambda: _smaller(max(parts, key=len) or rows[:1])):
+            return self._step(rows, parts)
 
-    def _step(self, rows: Sequence[Encoded]) -> Step:
+    def _step(self, rows: Sequence[Encoded], parts: Sequence[Sequence[Encoded]]) -> Step:
         self._module.train()
         rate = learning_rate(self.done, self._total, self._options)
         for group in self._optimiser.param_groups:
@@ -133,7 +135,6 @@ class Loop:
         self._ranks.reseed(self._seed, self.done)
         # Gradients are means over the processes, each of which has its rows alone.
         judged = sum(len(row.answer) for row in rows) / self._ranks.world
-        parts = self._ranks.parts(rows, self._options.micro_batch or len(rows))
         loss = 0.0
         for number, own in enumerate(parts, start=1):
             if self._graphs is not None and self._graphs.take(own):
@@ -163,14 +164,12 @@ class Loop:
         tokens = sum(len(row.prompt) + len(row.answer) - 1 for row in rows)
         return Step(self.done, loss, rate, norm, tokens)
 
-    def _smaller(self, rows: Sequence[Encoded]) -> str:
-        """What the memory did not suffice for, and what takes less."""
-        count = min(self._options.micro_batch or len(rows), -(-len(rows) // self._ranks.world))
-        longest = max(len(row.prompt) + len(row.answer) for row in rows)
-        return (
-            f" for {count} rows of up to {longest} tokens; set optimising.micro_batch to {max(1, count // 2)} or less, "
-            "which adds the gradients of parts of a batch, or optimising.checkpointing to true"
-        )
+    def _cut(self, rows: Sequence[Encoded]) -> list[Sequence[Encoded]]:
+        """What is in memory at once."""
+        if self._options.micro_batch is not None:
+            return by_rows(rows, self._options.micro_batch)
+        # A GPU wants many tokens, and has memory for them.
+        return by_tokens(rows, TOKENS_AT_ONCE, share=self._share) if self._device.type == "cpu" else [rows]
 
     def _forget_gradients(self) -> None:
         # Recorded steps add to the tensors that they were recorded with.
@@ -249,6 +248,17 @@ class Loop:
         if "random/cuda" in tensors and self._device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random/cuda"].cpu(), self._device)
         self.done = numbers["done"]
+
+
+def _smaller(rows: Sequence[Encoded]) -> str:
+    """What the memory did not suffice for, and what takes less."""
+    longest = max(len(row.prompt) + len(row.answer) for row in rows)
+    if len(rows) == 1:
+        return f" for one row of {longest} tokens; set optimising.checkpointing to true"
+    return (
+        f" for {len(rows)} rows of up to {longest} tokens; set optimising.micro_batch to {len(rows) // 2} or less, "
+        "which adds the gradients of parts of a batch, or optimising.checkpointing to true"
+    )
 
 
 @contextmanager

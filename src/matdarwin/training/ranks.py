@@ -82,9 +82,9 @@ class Ranks:
         """The module that adds gradients up over the processes, of a module and the causal model in it."""
         return module
 
-    def parts(self, rows: Sequence[_T], size: int) -> list[Sequence[_T]]:
-        """This process's rows of a batch in parts of at most `size`; each process has equally many, some empty."""
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
+    def parts(self, rows: Sequence[_T], cut: Callable[[Sequence[_T]], list[Sequence[_T]]]) -> list[Sequence[_T]]:
+        """This process's rows of a batch, cut into parts; each process has equally many, some empty."""
+        return cut(rows)
 
     def unsummed(self, module: Any) -> AbstractContextManager[Any]:
         """While gradients of a wrapped module are only added up in this process, before a batch's last part."""
@@ -190,11 +190,12 @@ class Several(Ranks):
                 fully_shard(part, mesh=mesh, reshard_after_forward=self._reshard)
         return fully_shard(module, mesh=mesh)
 
-    def parts(self, rows: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    def parts(self, rows: Sequence[_T], cut: Callable[[Sequence[_T]], list[Sequence[_T]]]) -> list[Sequence[_T]]:
         """See `Ranks.parts`."""
-        own = rows[self.rank :: self.world]
-        # The first process has the most rows; every process must come to the sum of the gradients equally often.
-        return [own[start : start + size] for start in range(0, -(-len(rows) // self.world), size)]
+        cuts = [cut(rows[rank :: self.world]) for rank in range(self.world)]
+        own = cuts[self.rank]
+        # Every process must come to the sum of the gradients equally often.
+        return own + [()] * (max(map(len, cuts)) - len(own))
 
     def unsummed(self, module: Any) -> AbstractContextManager[Any]:
         """See `Ranks.unsummed`."""
