@@ -15,6 +15,7 @@ from tests.tiny import tiny_model
 from tests.unit.test_loop import batches, rows_of, rows_of_tasks
 
 from matdarwin.language.prompts import Encoded
+from matdarwin.training import compiling
 from matdarwin.training.batches import collate
 from matdarwin.training.errors import TrainingError
 from matdarwin.training.loop import Loop, Step
@@ -101,15 +102,30 @@ def test_low_rank_layers_are_compiled_too(unlowered: None) -> None:
     assert [step.loss for step in found] == pytest.approx([step.loss for step in plain], rel=1e-4)
 
 
-def test_batches_of_every_kind_are_compiled(unlowered: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a prefix, with one of all rows, with several; short rows and long ones: each kind is compiled for itself."""
-    kinds = [
+def kinds_of_batches() -> list[list[Encoded]]:
+    """Without a prefix, with one of all rows, with several."""
+    return [
         [Encoded((n, 40 + n), (50, 1)) for n in range(5, 9)],
         rows_of(7),
         rows_of_tasks(0),
         rows_of_tasks(1)[:9],
         [*rows_of(4, prefix=8), Encoded((9, 50, 51), (7, 1))],
     ]
+
+
+def test_more_kinds_of_batches_than_may_be_compiled(unlowered: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "_VARIANTS", 1)
+    loop = loop_of(compile=True, model=short_model())
+    first, *others = kinds_of_batches()
+    loop.step(first)
+    with pytest.raises(TrainingError, match=r"in more than 1 kinds.*LlamaModel.*Leave the key out"):
+        for rows in others:
+            loop.step(rows)
+
+
+def test_batches_of_every_kind_are_compiled(unlowered: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short rows and long ones too: each kind is compiled for itself."""
+    kinds = kinds_of_batches()
     heads = [collate(rows, torch.device("cpu"), share="groups").heads for rows in kinds]
     assert [None if found is None else (len(found.places), found.of is None) for found in heads] == [
         None, (1, True), (3, False), (3, False), (1, False),

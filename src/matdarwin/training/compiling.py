@@ -9,7 +9,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
 from matdarwin.training.errors import TrainingError
 
@@ -42,7 +42,7 @@ class CompiledLayers:
         """Within it, the layers run compiled.
 
         Raises:
-            TrainingError: They cannot be compiled here.
+            TrainingError: They cannot be compiled here, or for no more kinds of batches.
         """
         for layer in self._layers:
             layer.forward = MethodType(self._compiled[type(layer)], layer)
@@ -53,6 +53,11 @@ class CompiledLayers:
             raise TrainingError(
                 f"optimising.compile: the layers of {self._name} cannot be compiled on this machine ({says}); "
                 "it takes a C++ compiler on a CPU. Leave the key out to train without"
+            ) from error
+        except FailOnRecompileLimitHit as error:
+            raise TrainingError(
+                f"optimising.compile: batches have come in more than {_VARIANTS} kinds, each of which has the layers of {self._name} "
+                "compiled anew. Leave the key out to train without"
             ) from error
         finally:
             for layer in self._layers:
