@@ -112,10 +112,12 @@ class Darwin:
 
     @property
     def caveat(self) -> str | None:
-        """What its predictions note of every interval, since it is asked in another way than it was calibrated in; None: nothing."""
-        from matdarwin.prediction.predictor import caveat
+        """What every prediction of it notes: that it is LEAKY, or asked in another way than its intervals were calibrated in; None: nothing."""
+        from matdarwin.models.checkpoint import LEAKY
+        from matdarwin.prediction.caveats import caveat
 
-        return caveat(self.card, dtype=self._options["dtype"], views=self._options["views"])
+        said = caveat(self.card, dtype=self._options["dtype"], views=self._options["views"])
+        return "; ".join(filter(None, [said, LEAKY if self.card.leaky else None])) or None
 
     @property
     def predictor(self) -> Predictor:

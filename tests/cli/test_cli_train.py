@@ -93,6 +93,8 @@ def test_a_leaky_recipe_is_refused_or_called_so_wherever_it_is_told(
     name = told.out.split()[0]
     assert json.loads(darwin(*undivided, "--allow-leak", "--json").out)["training"]["leaky"] is True
     assert "LEAKY" in (at_trained / "checkpoints" / name / "README.md").read_text()
+    (answer,) = json.loads(darwin("predict", "GaN", "--model", name, "--json").out)
+    assert any("LEAKY" in text for text in answer["notes"])
     # It is not to be had without the option because it stands already.
     assert darwin(*undivided).code == 2
     planned = darwin(*undivided, "--allow-leak", "--dry-run")

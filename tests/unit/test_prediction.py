@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from matdarwin.models.distribution import AnswerDistribution
+from matdarwin.prediction.caveats import caveat
 from matdarwin.prediction.prediction import Prediction, Predictions
-from matdarwin.prediction.predictor import caveat
 from tiny import tiny_card, tiny_task
 
 BASE = [

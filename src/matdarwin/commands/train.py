@@ -210,7 +210,7 @@ def _tell_plans(plans: list[Plan], *, json: bool, listed: bool) -> None:
 def _tell(checkpoint: Checkpoint) -> None:
     """A trained checkpoint in a few lines."""
     summary = card_summary(checkpoint)
-    emit(f"{checkpoint.name}  ({checkpoint.card.role}{', LEAKY' if checkpoint.card.training.get('leaky') else ''})")
+    emit(f"{checkpoint.name}  ({checkpoint.card.role}{', LEAKY' if checkpoint.card.leaky else ''})")
     for task, (metric, value) in summary["validation"].items():
         held = summary["tasks"][task]["unit"] if metric == "mae" else None
         emit(f"  {task}: validation {metric} {number(float(value))}{f' {held}' if held else ''}")

@@ -226,7 +226,7 @@ def _score(
     only: str | None = None, wordings: Mapping[str, int] | None = None,
 ) -> list[FoldResult]:  # fmt: skip
     split = split_of(recipe, tasks)
-    if (problems := leakage.check(split)) and not checkpoint.card.training.get("leaky"):
+    if (problems := leakage.check(split)) and not checkpoint.card.leaky:
         raise EvaluationError("the split is not disjoint, so no score is taken: " + "; ".join(problems[:3]))
     for task in tasks:
         if checkpoint.card.tasks[task.id].parts != parts_of(split, task):
@@ -301,7 +301,7 @@ def score_task(
             **({} if wording is None else {"wording": wording}),
         },
         coverage=coverage, scores=scores, groups=groups, knowledge=recipe.knowledge(),
-        leaky=bool(checkpoint.card.training.get("leaky")),
+        leaky=checkpoint.card.leaky,
         baselines=rivals, baseline_seconds=rival_seconds,
         answers=[_answer(task, e, a, calibration, coverage) for e, a in zip(test, answers, strict=True)],
         machine=machine(),

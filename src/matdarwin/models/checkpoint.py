@@ -28,6 +28,8 @@ README = "README.md"
 CALIBRATION = "calibration.json"
 WEIGHTS = "weights"
 TOKENIZER = "tokenizer"
+LEAKY = "LEAKY: it learned from materials that it would be scored on, so no score of it counts."
+"""What a checkpoint that was trained in spite of its audit says of itself."""
 
 
 class CheckpointError(RuntimeError):
@@ -80,6 +82,11 @@ class Card(BaseModel):
     training: dict[str, Any]
     """Steps, seconds, tokens, the best epoch and its validation scores."""
     machine: dict[str, Any]
+
+    @property
+    def leaky(self) -> bool:
+        """Whether it was trained in spite of its audit; see `LEAKY`."""
+        return bool(self.training.get("leaky"))
 
     @property
     def base_title(self) -> str:

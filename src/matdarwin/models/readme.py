@@ -9,12 +9,9 @@ from typing import Any
 
 from matdarwin.data.texts import COMPUTED
 from matdarwin.models.base import DEFAULT_BASE
-from matdarwin.models.checkpoint import Card, TaskCard
+from matdarwin.models.checkpoint import LEAKY, Card, TaskCard
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
-
-LEAKY = "LEAKY: it learned from materials that it would be scored on, so no score of it counts."
-"""What a checkpoint that was trained in spite of its audit says of itself."""
 
 _BASES = {DEFAULT_BASE: "SmolLM2-135M-Instruct (Allal et al. 2025, arXiv 2502.02737), Apache-2.0"}
 """What the embedded bases are, and their licences."""
@@ -41,7 +38,7 @@ def card_markdown(card: Card, calibration: Mapping[str, Any]) -> str:
     Returns:
         Markdown. Texts from tasks and recipes are escaped: none of them becomes markup.
     """
-    parts = [f"# {_t(card.name)}", *([f"**{LEAKY}**"] if card.training.get("leaky") else []), _purpose(card)]
+    parts = [f"# {_t(card.name)}", *([f"**{LEAKY}**"] if card.leaky else []), _purpose(card)]
     if card.tasks:
         parts += ["## How to ask it", _asking(card), "## What it answers", _answers(card)]
         parts += ["## How good it is", _scores(card), "## Its error bars", _intervals(card, calibration)]

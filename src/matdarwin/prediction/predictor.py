@@ -17,9 +17,10 @@ from matdarwin.language.writing import Writing
 from matdarwin.materials import parse
 from matdarwin.materials.material import Material, MaterialError
 from matdarwin.models.base import AskedIn, device_and_dtype
-from matdarwin.models.checkpoint import Card, Checkpoint, CheckpointError, TaskCard
+from matdarwin.models.checkpoint import LEAKY, Checkpoint, CheckpointError, TaskCard
 from matdarwin.models.decoding import SURE_END, USUAL, Decoder
 from matdarwin.models.distribution import AnswerDistribution, average
+from matdarwin.prediction.caveats import caveat
 from matdarwin.prediction.intervals import Calibration
 from matdarwin.prediction.prediction import Prediction
 from matdarwin.tasks.schema import Example, Task
@@ -34,22 +35,8 @@ _LONGEST = 2048
 _ANSWER = 32
 """Places that are left for an answer."""
 
-_FORMATS: dict[AskedIn, str] = {"auto": "float32", "fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
-"""What a model is asked in, by the name of the number format."""
-
 _FEW = 3
 """An element seen in fewer training materials than this is noted."""
-
-
-def caveat(card: Card, *, dtype: AskedIn = "auto", views: int | None = None) -> str | None:
-    """What is to be said of every interval of a checkpoint that is asked in another way than it was calibrated in; None: nothing."""
-    asked = card.recipe["predicting"]
-    # By name: it may have been calibrated on a machine that asks in a format which this one does not.
-    now, then = (_FORMATS[one] for one in (asked["dtype"] if dtype == "auto" else dtype, asked["dtype"]))
-    otherwise = [f"{views} views instead of {asked['views']}"] if views not in (None, asked["views"]) else []
-    if now != then:
-        otherwise.append(f"{now} instead of {then}")
-    return f"its interval was calibrated otherwise: asked with {', '.join(otherwise)}" if otherwise else None
 
 
 class Predictor:
@@ -70,6 +57,7 @@ class Predictor:
         writing: How it was taught to read materials.
         evidence: What its questions on measured tasks say of a material beside its name; None: nothing.
         caveat: Note for predictions with an interval, where it is asked otherwise than its intervals were calibrated.
+        remark: Note for every prediction.
         recipe: What it was trained by, as its card has it, where that is known.
     """
 
@@ -90,6 +78,7 @@ class Predictor:
         writing: Writing = _PERMUTED,
         evidence: Evidence | None = None,
         caveat: str | None = None,
+        remark: str | None = None,
         recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self.tasks = dict(tasks)
@@ -105,7 +94,7 @@ class Predictor:
         self._wording = wording
         self._writing = writing
         self._evidence = evidence
-        self._caveat = caveat
+        self._caveat, self._remark = caveat, remark
         self._trees: dict[str, tuple[AnswerTree, Any]] = {}
         places = getattr(getattr(model, "config", None), "max_position_embeddings", None)
         self._longest = _LONGEST if places is None else min(_LONGEST, places - _ANSWER)
@@ -153,6 +142,7 @@ class Predictor:
             # A model that was taught with evidence must not be asked without: where it cannot be had, this fails.
             evidence=Evidence.load(card.recipe["evidence"]) if card.recipe.get("evidence") else None,
             caveat=caveat(card, dtype=dtype, views=views),
+            remark=LEAKY if card.leaky else None,
             recipe=card.recipe,
         )
 
@@ -397,4 +387,6 @@ class Predictor:
             notes.append(f"measurements of this material differ by up to {spread:g} {card.task.unit or ''}".rstrip())
         if interval and self._caveat:
             notes.append(self._caveat)
+        if self._remark:
+            notes.append(self._remark)
         return notes

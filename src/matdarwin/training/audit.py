@@ -191,7 +191,7 @@ def _may_tell(task: Task, other: Task | str) -> bool:
 
 def _holds_out(card: Card | None, task: Task, split: Split) -> bool:
     """Whether a checkpoint held out the test materials of a task, in all that it was taught."""
-    if card is None or task.id not in card.tasks or card.training.get("leaky"):
+    if card is None or task.id not in card.tasks or card.leaky:
         return False
     options = card.recipe.get("split", {})
     return (

@@ -22,7 +22,7 @@ from matdarwin.language.prompts import Encoder, style
 from matdarwin.models import checkpoint as checkpoints
 from matdarwin.models.base import Base, device_and_dtype, find_base, load_model, load_tokenizer, refuse_unless_causal
 from matdarwin.models.checkpoint import Card, Checkpoint
-from matdarwin.models.readme import LEAKY, card_markdown
+from matdarwin.models.readme import card_markdown
 from matdarwin.tasks import registry
 from matdarwin.tasks.schema import Task
 from matdarwin.training import ranks
@@ -275,7 +275,7 @@ def _fill(run: Run, folder: Path, card: Card, calibration: dict[str, Any]) -> No
     told = card.training
     page = run.page(
         "finished", done=told["steps"], total=told["steps"], seconds=told["seconds_training"], tokens=told["tokens"],
-        remark=LEAKY if told.get("leaky") else "",
+        remark=checkpoints.LEAKY if card.leaky else "",
     )  # fmt: skip
     (folder / PAGE).write_text(page, encoding="utf-8")
 
