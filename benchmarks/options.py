@@ -119,11 +119,13 @@ def unfused() -> Any:
     return patch("torch.optim.AdamW", lambda *given, **options: adam(*given, **{**options, "fused": False}))
 
 
+WHOLE = {"micro_batch": BATCH}
 SETTINGS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "padded rows": {"around": padded},
-    "no shared prefix": {"around": unshared},
-    "padded rows, no shared prefix": {"around": plain},
+    # Without the parts that so many tokens would be run in: one thing at a time.
+    "no shared prefix": {"around": unshared, "options": WHOLE},
+    "padded rows, no shared prefix": {"around": plain, "options": WHOLE},
     "products by PyTorch's choice": {"around": undirected},
     "products and attention by PyTorch's choice": {"around": by_blocks},
     "rows in a random order": {"shuffled": True},
@@ -135,6 +137,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bf16 autocast, attention by PyTorch's choice": {"autocast": torch.bfloat16, "around": by_blocks},
     "activations computed anew": {"options": {"checkpointing": True}},
     "layers compiled": {"options": {"compile": True}},
+    "batch at once": {"options": WHOLE},
     "batch in four parts": {"options": {"micro_batch": 8}},
 }
 
@@ -148,7 +151,9 @@ def settings(device: torch.device) -> dict[str, dict[str, Any]]:
         return SETTINGS
     unchanged = (padded, unshared, plain, everywhere, undirected, by_blocks)
     found = {
-        name: one for name, one in SETTINGS.items() if name != "bf16 autocast" and one.get("around") not in unchanged
+        name: one
+        for name, one in SETTINGS.items()
+        if name not in ("bf16 autocast", "batch at once") and one.get("around") not in unchanged
     }
     found["steps not recorded"] = {"around": unrecorded}
     return {name: {"autocast": torch.bfloat16, **one} for name, one in found.items()} | {"fp32": {}}

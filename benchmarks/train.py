@@ -410,7 +410,7 @@ def measure_lora(size: Size, work: Path) -> dict[str, dict[str, dict[str, float]
     found: dict[str, dict[str, dict[str, float]]] = {}
     for style in STYLES:
         job = job_of(style, size) | {"who": OURS, "format": "fp32", "method": "lora"}
-        for name, rows in (("whole", None), ("parts", PARTS)):
+        for name, rows in (("whole", size.batch), ("parts", PARTS)):
             told = start(job | {"micro_batch": rows}, Path(sys.executable), work)
             ends, warm = told["ends"], size.warm
             rate = size.batch * (len(ends) - warm) / (ends[-1] - ends[warm - 1])
