@@ -119,11 +119,11 @@ def unfused() -> Any:
     return patch("torch.optim.AdamW", lambda *given, **options: adam(*given, **{**options, "fused": False}))
 
 
-WHOLE = {"micro_batch": BATCH}
+WHOLE = {"micro_tokens": 1_000_000}
 SETTINGS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "padded rows": {"around": padded},
-    # Without the parts that so many tokens would be run in: one thing at a time.
+    # Not in the parts that so many tokens would be run in: one thing at a time.
     "no shared prefix": {"around": unshared, "options": WHOLE},
     "padded rows, no shared prefix": {"around": plain, "options": WHOLE},
     "products by PyTorch's choice": {"around": undirected},

@@ -116,18 +116,18 @@ def feed_of(style_name: str, batch: int) -> Any:
     )  # fmt: skip
 
 
-def options_of(micro_batch: int | None = None) -> Any:
-    """How weights are moved: the package's defaults, with a batch in parts of so many rows where that is asked."""
+def options_of(**bounds: int | None) -> Any:
+    """How weights are moved: the package's defaults, with a batch in other parts where that is asked."""
     from matdarwin.training.options import Optimising
 
-    return Optimising(micro_batch=micro_batch)
+    return Optimising(**bounds)
 
 
 def ours(job: Mapping[str, Any]) -> dict[str, Any]:
     """Train with the package's own loop: all that this benchmark asks of it stands here.
 
     Args:
-        job: What to do; `method` is full or lora, `micro_batch` as the recipe's key.
+        job: What to do; `method` is full or lora, `bounds` are keys of the recipe.
     """
     import torch
 
@@ -136,7 +136,7 @@ def ours(job: Mapping[str, Any]) -> dict[str, Any]:
     from matdarwin.training.options import Lora
     from matdarwin.training.words import UsedWords
 
-    feed, options = feed_of(job["style"], job["batch"]), options_of(job["micro_batch"])
+    feed, options = feed_of(job["style"], job["batch"]), options_of(**job["bounds"])
     model = load_model(Path(job["base"]), dtype=torch.float32)
     head = model.get_output_embeddings()
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
@@ -400,7 +400,7 @@ def job_of(style: str, size: Size) -> dict[str, Any]:
     options, total = options_of(), size.warm + size.steps[style]
     return {
         "style": style, "base": str(find_base(DEFAULT_BASE).folder), "batch": size.batch, "warm": size.warm,
-        "method": "full", "micro_batch": None, "rates": [learning_rate(step, total, options) for step in range(total)],
+        "method": "full", "bounds": {}, "rates": [learning_rate(step, total, options) for step in range(total)],
         "betas": options.betas, "weight_decay": options.weight_decay, "clip": options.clip,
     }  # fmt: skip
 
@@ -410,8 +410,8 @@ def measure_lora(size: Size, work: Path) -> dict[str, dict[str, dict[str, float]
     found: dict[str, dict[str, dict[str, float]]] = {}
     for style in STYLES:
         job = job_of(style, size) | {"who": OURS, "format": "fp32", "method": "lora"}
-        for name, rows in (("whole", size.batch), ("parts", PARTS)):
-            told = start(job | {"micro_batch": rows}, Path(sys.executable), work)
+        for name, bounds in (("whole", {"micro_tokens": 1_000_000}), ("parts", {"micro_batch": PARTS})):
+            told = start(job | {"bounds": bounds}, Path(sys.executable), work)
             ends, warm = told["ends"], size.warm
             rate = size.batch * (len(ends) - warm) / (ends[-1] - ends[warm - 1])
             found.setdefault(style, {})[name] = {"peak_gib": told["peak_gib"], "rows_per_second": rate}

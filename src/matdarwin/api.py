@@ -113,11 +113,10 @@ class Darwin:
     @property
     def caveat(self) -> str | None:
         """What every prediction of it notes: that it is LEAKY, or asked in another way than its intervals were calibrated in; None: nothing."""
-        from matdarwin.models.checkpoint import LEAKY
-        from matdarwin.prediction.caveats import caveat
+        from matdarwin.prediction.caveats import caveat, remark
 
-        said = caveat(self.card, dtype=self._options["dtype"], views=self._options["views"])
-        return "; ".join(filter(None, [said, LEAKY if self.card.leaky else None])) or None
+        said = [caveat(self.card, dtype=self._options["dtype"], views=self._options["views"]), remark(self.card)]
+        return "; ".join(filter(None, said)) or None
 
     @property
     def predictor(self) -> Predictor:

@@ -17,7 +17,7 @@ from matdarwin.training.errors import TrainingError
 from matdarwin.training.loop import Loop
 from matdarwin.training.options import Optimising
 
-loop = Loop(tiny_model(64), Optimising(micro_batch=4000), 9)
+loop = Loop(tiny_model(64), Optimising(micro_tokens=10**9), 9)
 loop.step(rows_of(4))
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 200 * 2**20,) * 2)
@@ -35,6 +35,5 @@ def test_memory_that_runs_short_is_told_with_batch_and_remedy() -> None:
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert done.stdout.startswith(
-        "the memory does not suffice at step 2 for 4000 rows of up to 208 tokens; set optimising.micro_batch to 2000 or less"
-    ), done.stderr[-2000:]
+    said = "the memory does not suffice at step 2 for 4000 rows of up to 208 tokens; set optimising.micro_tokens to "
+    assert done.stdout.startswith(said), done.stderr[-2000:]

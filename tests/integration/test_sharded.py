@@ -47,6 +47,8 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "clipped": (4, {"clip": 0.01}),
     "low rank": (5, {}),
     "tasks": (12, {}),
+    # Parts of one row or two, not always equally many in both processes.
+    "tokens": (12, {"micro_tokens": 26}),
 }
 LAUNCHERS = {
     "ddp": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
@@ -72,7 +74,7 @@ def loop_of(name: str, ranks: Ranks, *, used: bool = False, compile: bool = Fals
 
 def batch(name: str, step: int) -> list[Encoded]:
     # Of several tasks, those of each have a prefix of their own.
-    return rows_of_tasks(step) if name == "tasks" else rows_of(CASES[name][0], seed=step)
+    return rows_of_tasks(step) if name in ("tasks", "tokens") else rows_of(CASES[name][0], seed=step)
 
 
 def steps_of(loop: Loop, name: str, begin: int, end: int) -> list[tuple[float, float]]:

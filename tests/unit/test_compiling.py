@@ -118,7 +118,7 @@ def test_more_kinds_of_batches_than_may_be_compiled(unlowered: None, monkeypatch
     loop = loop_of(compile=True, model=short_model())
     first, *others = kinds_of_batches()
     loop.step(first)
-    with pytest.raises(TrainingError, match=r"in more than 1 kinds.*LlamaModel.*Leave the key out"):
+    with pytest.raises(TrainingError, match=r"in more than 1 shapes.*LlamaModel.*Leave the key out"):
         for rows in others:
             loop.step(rows)
 

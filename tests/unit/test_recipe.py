@@ -208,7 +208,7 @@ def test_words_and_defaults_do_not_change_the_digest() -> None:
         == plain
     )
     assert build(overrides={"glass": {"seed": 3}}).digest(data="x") == plain
-    spare = {"micro_batch": 4, "checkpointing": True}
+    spare = {"micro_batch": 4, "micro_tokens": 99, "checkpointing": True}
     assert build(optimising=spare).digest(data="x") == plain, "a run that lacks memory goes on with less of it"
     before = {"name": "a", "texts": ["elements"]}
     assert (

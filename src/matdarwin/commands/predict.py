@@ -95,7 +95,7 @@ def predict(
         names = darwin.resolve(task or None)
         darwin.conditions(names, conditions)
         note(f"using checkpoint {darwin.name} (base {darwin.card.base['name']}), task {', '.join(names)}")
-        # A table has no column for notes.
+        # In a table it stands in the reason of every row, where nobody looks first.
         if output is not None and darwin.caveat:
             note(f"of every row: {darwin.caveat}")
         done = _rows(darwin, names, coverage, conditions, given, input, column, output, as_json=json, out=out)

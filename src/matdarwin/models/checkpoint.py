@@ -85,8 +85,8 @@ class Card(BaseModel):
 
     @property
     def leaky(self) -> bool:
-        """Whether it was trained in spite of its audit; see `LEAKY`."""
-        return bool(self.training.get("leaky"))
+        """Whether it was trained in spite of its audit, or with nothing divided; see `LEAKY`."""
+        return bool(self.training.get("leaky")) or self.recipe.get("split", {}).get("rule") == "none"
 
     @property
     def base_title(self) -> str:

@@ -1,9 +1,9 @@
-"""What is to be said of a checkpoint's answers because of how it is asked."""
+"""What is to be said of all answers of a checkpoint."""
 
 from __future__ import annotations
 
 from matdarwin.models.base import AskedIn
-from matdarwin.models.checkpoint import Card
+from matdarwin.models.checkpoint import LEAKY, Card
 
 _FORMATS: dict[AskedIn, str] = {"auto": "float32", "fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 """What a model is asked in, by the name of the number format."""
@@ -18,3 +18,8 @@ def caveat(card: Card, *, dtype: AskedIn = "auto", views: int | None = None) -> 
     if now != then:
         otherwise.append(f"{now} instead of {then}")
     return f"its interval was calibrated otherwise: asked with {', '.join(otherwise)}" if otherwise else None
+
+
+def remark(card: Card) -> str | None:
+    """What is to be said of every answer, in whichever way it is asked; None: nothing."""
+    return LEAKY if card.leaky else None

@@ -17,10 +17,10 @@ from matdarwin.language.writing import Writing
 from matdarwin.materials import parse
 from matdarwin.materials.material import Material, MaterialError
 from matdarwin.models.base import AskedIn, device_and_dtype
-from matdarwin.models.checkpoint import LEAKY, Checkpoint, CheckpointError, TaskCard
+from matdarwin.models.checkpoint import Checkpoint, CheckpointError, TaskCard
 from matdarwin.models.decoding import SURE_END, USUAL, Decoder
 from matdarwin.models.distribution import AnswerDistribution, average
-from matdarwin.prediction.caveats import caveat
+from matdarwin.prediction.caveats import caveat, remark
 from matdarwin.prediction.intervals import Calibration
 from matdarwin.prediction.prediction import Prediction
 from matdarwin.tasks.schema import Example, Task
@@ -142,7 +142,7 @@ class Predictor:
             # A model that was taught with evidence must not be asked without: where it cannot be had, this fails.
             evidence=Evidence.load(card.recipe["evidence"]) if card.recipe.get("evidence") else None,
             caveat=caveat(card, dtype=dtype, views=views),
-            remark=LEAKY if card.leaky else None,
+            remark=remark(card),
             recipe=card.recipe,
         )
 

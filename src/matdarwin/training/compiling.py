@@ -56,8 +56,8 @@ class CompiledLayers:
             ) from error
         except FailOnRecompileLimitHit as error:
             raise TrainingError(
-                f"optimising.compile: batches have come in more than {_VARIANTS} kinds, each of which has the layers of {self._name} "
-                "compiled anew. Leave the key out to train without"
+                f"optimising.compile: batches have come in more than {_VARIANTS} shapes that the layers of {self._name} are compiled anew "
+                "for. Leave the key out to train without, which is a run of its own"
             ) from error
         finally:
             for layer in self._layers:

@@ -87,6 +87,9 @@ class Loop:
             checkpointing=options.checkpointing, compile=options.compile,
         )  # fmt: skip
         self._share = loss.shares
+        if self._ranks.sharded and self._share == "all":
+            # A prefix is a pass of its own there, and all processes have to come to the weights equally often.
+            self._share = "none"
         self._module = self._ranks.wrap(loss, model)
         self._weights = {name: p for name, p in loss.named_parameters() if p.requires_grad}
         self._optimiser = torch.optim.AdamW(
@@ -108,8 +111,10 @@ class Loop:
             and loss.packs
             and not options.compile
             and options.number_loss == "none"
+            and options.micro_tokens is None
         ):
             self._graphs = Graphs(loss, self._device, autocast, options.micro_batch or options.batch_size)
+        self._running: Sequence[Encoded] = ()
         self.done = 0
         self.average = None
         if options.average:
@@ -123,11 +128,10 @@ class Loop:
             TrainingError: The loss or the gradient is not a number, before it has spoiled the weights; or the memory
                 does not suffice.
         """
-        parts = self._ranks.parts(rows, self._cut)
-        with memory(f"step {self.done + 1}", lambda: _smaller(max(parts, key=len) or rows[:1])):
-            return self._step(rows, parts)
+        with memory(f"step {self.done + 1}", self._smaller):
+            return self._step(rows)
 
-    def _step(self, rows: Sequence[Encoded], parts: Sequence[Sequence[Encoded]]) -> Step:
+    def _step(self, rows: Sequence[Encoded]) -> Step:
         self._module.train()
         rate = learning_rate(self.done, self._total, self._options)
         for group in self._optimiser.param_groups:
@@ -135,13 +139,15 @@ class Loop:
         self._ranks.reseed(self._seed, self.done)
         # Gradients are means over the processes, each of which has its rows alone.
         judged = sum(len(row.answer) for row in rows) / self._ranks.world
+        parts = self._ranks.parts(rows, self._cut)
         loss = 0.0
         for number, own in enumerate(parts, start=1):
+            self._running = own
             if self._graphs is not None and self._graphs.take(own):
                 loss += float(self._graphs.run(own, judged))
                 continue
             # A process without rows runs one that is another's, for nothing: all have to come to the sum of the gradients.
-            batch = collate(own or rows[:1], self._device, share=self._share)
+            batch = collate(own or [min(rows, key=lambda row: len(row.prompt))], self._device, share=self._share)
             with self._ranks.unsummed(self._module) if number < len(parts) else nullcontext():
                 with torch.autocast(self._device.type, self._autocast) if self._autocast else nullcontext():
                     part = self._module(batch) / judged
@@ -164,12 +170,36 @@ class Loop:
         tokens = sum(len(row.prompt) + len(row.answer) - 1 for row in rows)
         return Step(self.done, loss, rate, norm, tokens)
 
+    @property
+    def _room(self) -> int | None:
+        """Tokens that are in memory at once. A GPU wants many, and has memory for them; computed anew, few are kept."""
+        bound = self._device.type == "cpu" and not self._options.checkpointing
+        return self._options.micro_tokens or (TOKENS_AT_ONCE if bound else None)
+
     def _cut(self, rows: Sequence[Encoded]) -> list[Sequence[Encoded]]:
         """What is in memory at once."""
-        if self._options.micro_batch is not None:
-            return by_rows(rows, self._options.micro_batch)
-        # A GPU wants many tokens, and has memory for them.
-        return by_tokens(rows, TOKENS_AT_ONCE, share=self._share) if self._device.type == "cpu" else [rows]
+        parts = by_rows(rows, self._options.micro_batch or max(1, len(rows)))
+        if self._room is None:
+            return parts
+        return [small for part in parts for small in by_tokens(part, self._room, share=self._share)]
+
+    def _smaller(self) -> str:
+        """What the memory did not suffice for, and what takes less."""
+        rows = self._running
+        if not rows:
+            return "; set method to lora, or choose a smaller base"
+        longest = max(len(row.prompt) + len(row.answer) for row in rows)
+        less = []
+        if len(rows) > 1 and self._room is None:
+            less.append(
+                f"optimising.micro_batch to {len(rows) // 2} or less, which adds the gradients of parts of a batch"
+            )
+        elif len(rows) > 1:
+            run = len(collate(rows, "cpu", share=self._share).ids)
+            less.append(f"optimising.micro_tokens to {run // 2} or less, which adds the gradients of parts of a batch")
+        less.append("method to lora" if self._options.checkpointing else "optimising.checkpointing to true")
+        some = f"{len(rows)} rows of up to {longest} tokens" if len(rows) > 1 else f"one row of {longest} tokens"
+        return f" for {some}; set {', or '.join(less)}"
 
     def _forget_gradients(self) -> None:
         # Recorded steps add to the tensors that they were recorded with.
@@ -248,17 +278,6 @@ class Loop:
         if "random/cuda" in tensors and self._device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random/cuda"].cpu(), self._device)
         self.done = numbers["done"]
-
-
-def _smaller(rows: Sequence[Encoded]) -> str:
-    """What the memory did not suffice for, and what takes less."""
-    longest = max(len(row.prompt) + len(row.answer) for row in rows)
-    if len(rows) == 1:
-        return f" for one row of {longest} tokens; set optimising.checkpointing to true"
-    return (
-        f" for {len(rows)} rows of up to {longest} tokens; set optimising.micro_batch to {len(rows) // 2} or less, "
-        "which adds the gradients of parts of a batch, or optimising.checkpointing to true"
-    )
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class Splitting(Part):
         # Not written where it is the default, see `before`.
         exclude_if=lambda rule: rule == "key",
         description="key: a material in a test set teaches nothing of its quantity; none: nothing is removed or merged. "
-        "none is for stating other people's runs, which can then be audited; it is never trained.",
+        "none is for stating other people's runs, which can then be audited; it is trained with --allow-leak alone.",
     )
     folds: Literal["official", "aligned", "seeded"] = Field(default="official", description="Whose test folds.")
     validation: float = Field(
@@ -138,8 +138,14 @@ class Optimising(Part):
         default=None,
         ge=1,
         exclude_if=lambda rows: rows is None,
-        description="Most rows in memory at once: a batch is run in parts whose gradients are added. null: as many as come to "
-        f"{TOKENS_AT_ONCE:,} tokens on a CPU, all on a GPU.",
+        description="Most rows in memory at once: a batch is run in parts whose gradients are added. null: no bound.",
+    )
+    micro_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda tokens: tokens is None,
+        description="Most tokens in memory at once, in the same way; a longer row is alone. null: "
+        f"{TOKENS_AT_ONCE:,} on a CPU that keeps activations, no bound otherwise.",
     )
     checkpointing: bool = Field(
         default=False,
@@ -172,7 +178,7 @@ class Optimising(Part):
 
     def shaping(self) -> Optimising:
         """These without what spares memory and leaves the weights as they are, but for how sums are rounded."""
-        return self.model_copy(update={"micro_batch": None, "checkpointing": False})
+        return self.model_copy(update={"micro_batch": None, "micro_tokens": None, "checkpointing": False})
 
     @model_validator(mode="after")
     def _one_measure(self) -> Optimising:
