@@ -25,11 +25,11 @@ from matdarwin.training.recipe import Recipe
 from matdarwin.training.run import train
 
 ROOT = Path(__file__).parents[2]
-KILLS = 16
+KILLS = 12
 """Changes of the disk that a process is killed before, spread over all that a whole run makes."""
 TORN = (2, 5, 9)
 """States that a process is killed in the middle of."""
-TIMERS = 4
+TIMERS = 3
 CHANGES = frozenset({"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"})
 
 
