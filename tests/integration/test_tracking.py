@@ -67,6 +67,14 @@ def test_metrics_and_parameters_reach_a_folder(tmp_path: Path) -> None:
     assert told == []
 
 
+def test_a_leaky_run_is_tagged(tmp_path: Path) -> None:
+    with MlflowReport(str(tmp_path / "runs"), RECIPE, print) as report:
+        report.metrics("clean-1", {"epoch": 1, "validation": {"gap": ["mae", 0.4]}})
+        report.metrics("leaky-1", {"epoch": 1, "validation": {"gap": ["mae", 0.1]}, "leaky": True})
+    _, runs = stored(tmp_path / "runs")
+    assert {run.info.run_name: "LEAKY" in run.data.tags for run in runs} == {"clean-1": False, "leaky-1": True}
+
+
 def test_a_run_that_was_broken_off_goes_on_in_its_run(tmp_path: Path) -> None:
     folder = str(tmp_path / "runs")
     with pytest.raises(KeyboardInterrupt), MlflowReport(folder, RECIPE, print) as report:

@@ -506,6 +506,9 @@ def test_a_leaky_recipe_is_trained_on_demand_alone_and_marked(
     assert made.card.training.get("leaky", False) == recipe_leaks
     for file in ("README.md", "training.html"):
         assert ("LEAKY: " in (made.folder / file).read_text(encoding="utf-8")) == recipe_leaks
+    lines = [json.loads(line) for line in (made.folder / "metrics.jsonl").read_text().splitlines()]
+    scored = [line for line in lines if "validation" in line]
+    assert scored and all(line.get("leaky", False) == recipe_leaks for line in scored)
     for result in evaluate(recipe, tasks=tasks, folds=[0], baselines=False, allow_leak=True):
         assert result.leaky == recipe_leaks
         assert ("LEAKY" in result.table()[0][0]) == recipe_leaks

@@ -142,7 +142,8 @@ def train(
         divided = split or split_of(recipe, known)
         leaky = check(recipe, known, divided, audited=split is None, allow_leak=allow_leak)
         run = begin(recipe, known, base, name, report, divided, save_every=save_every)
-        return _train(run, digest, code, began, leaky=leaky)
+        run.leaky = leaky
+        return _train(run, digest, code, began)
 
 
 def refuse_undivided(recipe: Recipe, *, allow_leak: bool = False) -> None:
@@ -229,7 +230,7 @@ def begin(
     return run
 
 
-def _train(run: Run, digest: str, code: str | None, began: float, *, leaky: bool) -> Checkpoint:
+def _train(run: Run, digest: str, code: str | None, began: float) -> Checkpoint:
     recipe, name = run.recipe, run.name
     # Before the earlier stages are trained: what is wrong with the last is to be said at once.
     feed = own_feed(run)
@@ -245,7 +246,7 @@ def _train(run: Run, digest: str, code: str | None, began: float, *, leaky: bool
     told["seconds"] = round(time.perf_counter() - began, 1)
     intervals = ranks.current().first(lambda: calibrations(run))
     told["commit"] = code
-    if leaky:
+    if run.leaky:
         told["leaky"] = True
     told["seconds_with_calibration"] = round(time.perf_counter() - began, 1)
     card = Card(
@@ -275,7 +276,6 @@ def _fill(run: Run, folder: Path, card: Card, calibration: dict[str, Any]) -> No
     told = card.training
     page = run.page(
         "finished", done=told["steps"], total=told["steps"], seconds=told["seconds_training"], tokens=told["tokens"],
-        remark=checkpoints.LEAKY if card.leaky else "",
     )  # fmt: skip
     (folder / PAGE).write_text(page, encoding="utf-8")
 

@@ -17,7 +17,7 @@ from matdarwin.data.negative import negatives, reasons
 from matdarwin.data.sampling import Sampling
 from matdarwin.language.prompts import Encoder, Style
 from matdarwin.models.base import Base, as_dtype, device_and_dtype
-from matdarwin.models.checkpoint import TaskCard
+from matdarwin.models.checkpoint import LEAKY, TaskCard
 from matdarwin.models.decoding import SURE_END
 from matdarwin.prediction.intervals import Calibration, calibrate
 from matdarwin.prediction.predictor import Predictor
@@ -57,6 +57,8 @@ class Run:
     stage: str = "the tasks themselves"
     """What is taught, in words."""
     cards: dict[str, TaskCard] = field(default_factory=dict)
+    leaky: bool = False
+    """Whether it is trained in spite of its audit; then its scores say so."""
 
     def predictor(self, *, views: int, model: Any, sure_end: float = SURE_END) -> Predictor:
         """A predictor over a model of this run."""
@@ -74,6 +76,8 @@ class Run:
 
     def write(self, **line: Any) -> None:
         """Add a line to the run's metrics."""
+        if self.leaky and "validation" in line:
+            line["leaky"] = True
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
@@ -91,7 +95,7 @@ class Run:
             name=self.name, stage=self.stage, state=state, done=done, total=total, seconds=seconds, tokens=tokens,
             written=datetime.now(UTC), recipe=yaml.safe_dump(self.recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
             machine=machine(), memory_gib=peak_memory(), units={task.id: task.unit for task in self.tasks if task.unit},
-            remark=remark,
+            remark="; ".join(filter(None, [remark, LEAKY if self.leaky else ""])),
         )  # fmt: skip
         return render(self.lines(), facts)
 

@@ -13,12 +13,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from matdarwin.data import sources
+from matdarwin.models.checkpoint import LEAKY
 from matdarwin.training.report import Report
 
 EXPERIMENT = "matdarwin"
 """The experiment that runs go into, unless MLFLOW_EXPERIMENT_NAME names another."""
 
-_RUN = "matdarwin.run"
+_RUN, _LEAKY = "matdarwin.run", "LEAKY"
 """Tag by which a run that goes on is found again."""
 _EVERY = 10.0
 """Seconds from one delivery to the next: one call a step would slow the training to the pace of a server."""
@@ -67,6 +68,8 @@ class _Tracked:
     id: str | None = None
     sent: dict[str, int] = field(default_factory=dict)
     """By metric, the last step that an earlier start of the run delivered."""
+    leaky: bool = False
+    """Whether its scores are marked, and MLflow has not been told so yet."""
     waiting: list[tuple[str, float, int, int | None]] = field(default_factory=list)
     """Metric, value, time in ms, and step; None: the step that an earlier start ended with."""
     step: int | None = None
@@ -152,6 +155,7 @@ class MlflowReport:
         """Keep a line of a run for the next delivery."""
         tracked = self._runs.setdefault(run, _Tracked())
         tracked.step = line.get("step", tracked.step)
+        tracked.leaky |= bool(line.get("leaky"))
         values = {key: value for key, value in line.items() if key in _KEYS}
         values |= {f"validation.{task}.{metric}": value for task, (metric, value) in line.get("validation", {}).items()}
         now = int(time.time() * 1000)
@@ -177,6 +181,9 @@ class MlflowReport:
                     new = [self._metric(*one) for one in steps if one[3] > run.sent.get(one[0], -1)]
                     self._client.log_batch(run.id, metrics=new)
                     del run.waiting[:_BATCH]
+                if run.leaky:
+                    self._client.set_tag(run.id, _LEAKY, LEAKY)
+                    run.leaky = False
             except self._fault as error:
                 self._say(f"metrics of {name} did not reach MLflow and will be sent again: {_first(error)}")
                 self._due = time.monotonic() + _AGAIN
