@@ -27,7 +27,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from train import feed_of, options_of
+from train import WHOLE, feed_of, options_of
 from writing import write
 
 from matdarwin.models.base import DEFAULT_BASE, find_base, load_model
@@ -119,7 +119,6 @@ def unfused() -> Any:
     return patch("torch.optim.AdamW", lambda *given, **options: adam(*given, **{**options, "fused": False}))
 
 
-WHOLE = {"micro_tokens": 1_000_000}
 SETTINGS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "padded rows": {"around": padded},

@@ -51,6 +51,8 @@ OURS, TRL, PLAIN = "ours", "trl", "trainer"
 ORDERS = ("feed", "length", "random")
 PARTS = 4
 """Rows of which low-rank training adds the gradients, where it is to need little memory."""
+WHOLE = {"micro_tokens": 1_000_000}
+"""Keys of a recipe by which a batch is run at once, however long."""
 SHAPE = (512, 576, 1536)
 """Rows, inputs and outputs of the matrix product that the machine is judged by: the base's widest, at 512 tokens."""
 
@@ -410,7 +412,7 @@ def measure_lora(size: Size, work: Path) -> dict[str, dict[str, dict[str, float]
     found: dict[str, dict[str, dict[str, float]]] = {}
     for style in STYLES:
         job = job_of(style, size) | {"who": OURS, "format": "fp32", "method": "lora"}
-        for name, bounds in (("whole", {"micro_tokens": 1_000_000}), ("parts", {"micro_batch": PARTS})):
+        for name, bounds in (("whole", WHOLE), ("parts", {"micro_batch": PARTS})):
             told = start(job | {"bounds": bounds}, Path(sys.executable), work)
             ends, warm = told["ends"], size.warm
             rate = size.batch * (len(ends) - warm) / (ends[-1] - ends[warm - 1])

@@ -112,7 +112,7 @@ class Darwin:
 
     @property
     def caveat(self) -> str | None:
-        """What every prediction of it notes: that it is LEAKY, or asked in another way than its intervals were calibrated in; None: nothing."""
+        """What its predictions note: each that it is LEAKY, and those with an interval that it is asked otherwise than they were calibrated; None: nothing."""
         from matdarwin.prediction.caveats import caveat, remark
 
         said = [caveat(self.card, dtype=self._options["dtype"], views=self._options["views"]), remark(self.card)]

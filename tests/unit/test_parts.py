@@ -70,7 +70,7 @@ def test_no_cut_by_length_is_of_fewer_parts_or_more_even(rows: list[Encoded], mo
         return min(max((b - a) * lengths[b - 1] for a, b in cut) for cut in cuts)
 
     assert max(run_by(part, "none") for part in parts) == largest(len(parts))
-    # A row that is longer has to be alone, so that no fewer parts would do but those it has company in.
+    # Where a row is longer than a part may be, fewer parts would break no other bound than is broken already.
     assert len(parts) == 1 or max(lengths) > most or largest(len(parts) - 1) > most
 
 
@@ -138,7 +138,7 @@ def test_bounds_of_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (1, {}, "step 1 for one row of 9 tokens; set optimising.checkpointing to true"),
         (1, {"checkpointing": True}, "step 1 for one row of 9 tokens; set method to lora"),
-        # Seven tokens before the answer, of which six are shared, and two rows of three more: twelve.
+        # Six tokens are shared, and each of two rows runs two more: ten.
         (2, {}, "step 1 for 2 rows of up to 9 tokens; set optimising.micro_tokens to 5 or less, which adds the gradients of parts "
          "of a batch, or optimising.checkpointing to true"),
         (2, {"checkpointing": True}, "step 1 for 2 rows of up to 9 tokens; set optimising.micro_batch to 1 or less, which adds the "

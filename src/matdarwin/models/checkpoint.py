@@ -85,7 +85,7 @@ class Card(BaseModel):
 
     @property
     def leaky(self) -> bool:
-        """Whether it was trained in spite of its audit, or with nothing divided; see `LEAKY`."""
+        """Whether it was trained in spite of its audit, or, which older ones do not say of themselves, with nothing divided; see `LEAKY`."""
         return bool(self.training.get("leaky")) or self.recipe.get("split", {}).get("rule") == "none"
 
     @property

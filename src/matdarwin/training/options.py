@@ -14,7 +14,7 @@ from matdarwin.language.writing import Amounts, Order, Writing
 _Decay = Annotated[float, Field(ge=0, lt=1)]
 
 TOKENS_AT_ONCE = 640
-"""Tokens that a CPU keeps in memory for the way back, about 1.4 MB each for the default base; products of more rows are hardly quicker."""
+"""Tokens that a CPU keeps in memory for the way back, about 1.4 MB each for the default base."""
 
 
 class Part(BaseModel):

@@ -336,9 +336,8 @@ def _earlier(run: Run) -> list[str]:
                 model.load_state_dict(stood.model(torch.float32).state_dict())
             else:
                 run.report.say(f"stage {stage.name}: {feed.size:,} examples an epoch")
-                stood = _stage(
-                    replace(run, name=name, folder=_folder(name), stage=f"stage {stage.name}"), stage, feed, digest
-                )
+                own = replace(run, name=name, folder=_folder(name), stage=f"stage {stage.name}", leaky=False)
+                stood = _stage(own, stage, feed, digest)
         names.append(stood.name)
     return names
 

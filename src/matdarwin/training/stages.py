@@ -58,7 +58,7 @@ class Run:
     """What is taught, in words."""
     cards: dict[str, TaskCard] = field(default_factory=dict)
     leaky: bool = False
-    """Whether it is trained in spite of its audit; then its scores say so."""
+    """Whether it is trained in spite of its audit; then its scores and its page say so. Never an earlier stage, which clean runs may share."""
 
     def predictor(self, *, views: int, model: Any, sure_end: float = SURE_END) -> Predictor:
         """A predictor over a model of this run."""

@@ -19,8 +19,10 @@ from matdarwin.training.report import Report
 EXPERIMENT = "matdarwin"
 """The experiment that runs go into, unless MLFLOW_EXPERIMENT_NAME names another."""
 
-_RUN, _LEAKY = "matdarwin.run", "LEAKY"
+_RUN = "matdarwin.run"
 """Tag by which a run that goes on is found again."""
+_LEAKY = "LEAKY"
+"""Tag of a run whose scores do not count."""
 _EVERY = 10.0
 """Seconds from one delivery to the next: one call a step would slow the training to the pace of a server."""
 _AGAIN = 60.0
